@@ -1,0 +1,231 @@
+//! One live connection to one endpoint, and the task that sees it through to its end.
+//!
+//! 1. hyper's connection has two tasks: one that takes requests in and one that moves frames. Dropping the first ends
+//!    the taking in: requests it had not begun come back to their callers, running ones go on in the second.
+//! 2. So every way out is the same. Whether we drain it, the peer says GOAWAY or the socket ends: the taking in stops,
+//!    and what still runs after `Limits::drain` is cut.
+//! 3. A request queued in the very moment in which the taking in ends may be missed when the queue is emptied, and then
+//!    lies in it until the last sender is gone. So a connection gives its sender up as soon as the taking in has ended
+//!    (see [`Sender`]), and whoever waits keeps none.
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http2::SendRequest;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use super::balance::Link;
+use super::error;
+use super::replay::{Reader, Tape};
+use crate::config::Endpoint;
+use crate::connections::{CallGuard, Connection, EndReason, Phase};
+use crate::identity::Role;
+
+/// The way in for requests, until the taking in has ended.
+#[derive(Debug, Clone)]
+pub(super) struct Sender(Arc<Mutex<Option<SendRequest<Reader>>>>);
+
+impl Sender {
+    pub(super) fn new(send: SendRequest<Reader>) -> Self {
+        Self(Arc::new(Mutex::new(Some(send))))
+    }
+
+    fn get(&self) -> Option<SendRequest<Reader>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Requests that nobody took in come back to their callers.
+    fn give_up(&self) {
+        let given_up = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(given_up);
+    }
+}
+
+/// What a successful dial yields.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) send: Sender,
+    pub(super) connection: Weak<Connection>,
+}
+
+/// A connection that calls can go out on. Clones are the same connection.
+#[derive(Debug, Clone)]
+pub(super) struct Conn(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connected: Connected,
+    role: Role,
+    endpoint: Endpoint,
+    generation: u64,
+    chain: Vec<CertificateDer<'static>>,
+}
+
+/// A call that got no response head.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// The peer cannot have looked at it.
+    pub(super) unprocessed: bool,
+    pub(super) error: hyper::Error,
+}
+
+/// A response and its place in the count of calls under way.
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    pub(super) under_way: Option<CallGuard>,
+}
+
+impl Conn {
+    pub(super) fn new(
+        connected: Connected,
+        role: Role,
+        endpoint: Endpoint,
+        generation: u64,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Self {
+        Self(Arc::new(Inner { connected, role, endpoint, generation, chain }))
+    }
+
+    pub(super) fn role(&self) -> &Role {
+        &self.0.role
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    /// The peer's certificates as it showed them, leaf first; none without TLS.
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.0.chain
+    }
+
+    /// The entry in the registry, while the socket lives.
+    pub(super) fn connection(&self) -> Option<Arc<Connection>> {
+        self.0.connected.connection.upgrade()
+    }
+
+    /// Running calls may finish, new ones go elsewhere.
+    pub(super) fn drain(&self, reason: EndReason) {
+        end(&self.0.connected.connection, |connection| connection.drain(reason));
+    }
+
+    /// Nothing of it goes on.
+    pub(super) fn cut(&self, reason: EndReason) {
+        end(&self.0.connected.connection, |connection| connection.cut(reason));
+    }
+
+    /// The way in, unless the connection has stopped taking in since it was picked.
+    pub(super) fn sender(&self) -> Option<SendRequest<Reader>> {
+        self.0.connected.send.get()
+    }
+
+    /// Sends one request through `sender`, which is let go of at once: a waiting call must not keep the taking in alive.
+    /// `tape` is what `body` reads from.
+    pub(super) async fn send(
+        &self,
+        mut sender: SendRequest<Reader>,
+        head: Parts,
+        body: Reader,
+        tape: &Tape,
+    ) -> Result<Answer, Failed> {
+        let under_way = self.connection().map(|connection| connection.begin_call());
+        let sending = sender.try_send_request(Request::from_parts(head, body));
+        drop(sender);
+        match sending.await {
+            Ok(response) => Ok(Answer { response, under_way }),
+            Err(failed) => Err(Failed { unprocessed: unprocessed(&failed, tape), error: failed.into_error() }),
+        }
+    }
+}
+
+impl Link for Conn {
+    fn usable(&self) -> bool {
+        self.sender().is_some_and(|sender| !sender.is_closed())
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation
+    }
+}
+
+/// Whether the failure proves that the peer did not look at the request:
+/// - hyper gave the request back: it was never begun;
+/// - the peer's GOAWAY names a last stream below this one (RFC 9113 section 6.8), which is the only way in which h2
+///   ends a stream with a GOAWAY of the peer's;
+/// - the peer reset the stream with REFUSED_STREAM (RFC 9113 section 8.7);
+/// - hyper's taking in ended under the request ("dispatch gone", an error of the user's kind) or found the connection
+///   going away just after it had queued the head, and no frame of the body was taken: the peer has at most a head
+///   that does not end the stream.
+///
+/// An error of input or output, a reset for any other reason and a ping that timed out prove nothing.
+fn unprocessed(failed: &TrySendError<Request<Reader>>, tape: &Tape) -> bool {
+    let error = failed.error();
+    let said = error::h2(error).is_some_and(|h2| h2.is_remote() && turned_away(h2));
+    failed.message().is_some() || said || (error.is_user() && tape.untouched())
+}
+
+fn turned_away(error: &h2::Error) -> bool {
+    error.is_go_away() || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// What bounds a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// When it is drained whatever happens, from now on.
+    pub(super) lasts: Option<Duration>,
+    /// How long a drain may take.
+    pub(super) drain: Duration,
+}
+
+/// Sees a connection through to its end. `taking_in` is hyper's task of that name.
+pub(super) async fn oversee<T, E: std::fmt::Display>(
+    taking_in: T,
+    sender: Sender,
+    connection: Weak<Connection>,
+    cut: impl Fn() + Send,
+    times: Times,
+) where
+    T: Future<Output = Result<(), E>> + Send,
+{
+    let Some(mut phases) = connection.upgrade().map(|connection| connection.phase()) else { return sender.give_up() };
+    tokio::select! {
+        ended = taking_in => log_end(ended),
+        _ = phases.wait_for(|phase| *phase != Phase::Serving) => {}
+        () = after(times.lasts) => end(&connection, |connection| connection.drain(EndReason::Expiry)),
+    }
+    sender.give_up();
+    tokio::select! {
+        () = cut_or_gone(&mut phases) => {}
+        () = after(Some(times.drain)) => end(&connection, |connection| connection.cut(EndReason::DrainTimeout)),
+    }
+    cut();
+}
+
+/// Until the connection is to be cut, or has gone with its socket.
+async fn cut_or_gone(phases: &mut watch::Receiver<Phase>) {
+    let _ = phases.wait_for(|phase| matches!(phase, Phase::Cut(_))).await;
+}
+
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn end(connection: &Weak<Connection>, how: impl FnOnce(&Connection)) {
+    if let Some(connection) = connection.upgrade() {
+        how(&connection);
+    }
+}
+
+fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
+    match ended {
+        Ok(()) => tracing::debug!("a connection takes no more calls"),
+        Err(error) => tracing::debug!(%error, "a connection failed"),
+    }
+}

@@ -1,0 +1,688 @@
+//! Every live connection: who, since when, under which generation, and the handles to end it.
+//!
+//! 1. A connection is registered before a byte of HTTP is served on it, and leaves the registry when its `Connection`
+//!    is dropped. The registry itself keeps none alive.
+//! 2. Ending has two strengths: drain (no new calls, running ones finish) and cut (close now). Neither is taken back,
+//!    and only the first reason of each is counted.
+//! 3. What decides is pure: `verdict` for a new generation, `quiet` for the time without calls.
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use prometheus_client::metrics::gauge::Gauge;
+use serde::{Serialize, Serializer};
+use tokio::sync::watch;
+
+use crate::error::VerifyError;
+use crate::identity::Identity;
+use crate::telemetry::{Surface, Telemetry};
+
+/// Who dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// The peer dialled us.
+    Inbound,
+    /// We dialled the peer.
+    Outbound,
+}
+
+impl Direction {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// Why a connection is ended. Each is a label of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// A newer generation replaced the one that vouched for it.
+    Rotation,
+    /// A CRL or the distrust list names the peer.
+    Distrusted,
+    /// The peer's verified path is about to expire.
+    Expiry,
+    /// The process stops.
+    Shutdown,
+    /// No call for too long.
+    Idle,
+    /// No first request in time.
+    NoRequest,
+    /// Calls still ran when the time to drain was over.
+    DrainTimeout,
+    /// The endpoint is no longer listed, or a new connection took its place.
+    Replaced,
+}
+
+impl EndReason {
+    /// The reason as a metric's label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Rotation => "rotation",
+            Self::Distrusted => "distrusted",
+            Self::Expiry => "expiry",
+            Self::Shutdown => "shutdown",
+            Self::Idle => "idle",
+            Self::NoRequest => "no-request",
+            Self::DrainTimeout => "drain-timeout",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// What a TLS handshake settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFacts {
+    pub(crate) version: &'static str,
+    pub(crate) cipher_suite: &'static str,
+    pub(crate) kx_group: String,
+    pub(crate) sni: Option<String>,
+    pub(crate) resumed: bool,
+}
+
+impl TlsFacts {
+    /// Reads the facts of a handshake that is over.
+    pub(crate) fn of(state: &rustls::CommonState, sni: Option<&str>) -> Self {
+        Self {
+            version: version(state.protocol_version()),
+            cipher_suite: state.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown"),
+            kx_group: state.negotiated_key_exchange_group().map_or_else(String::new, |g| format!("{:?}", g.name())),
+            sni: sni.map(str::to_owned),
+            resumed: state.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+        }
+    }
+}
+
+fn version(version: Option<rustls::ProtocolVersion>) -> &'static str {
+    match version {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "unknown",
+    }
+}
+
+/// What is known of a connection once its handshake is over; never changes.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectionFacts {
+    pub(crate) direction: Direction,
+    /// `tcp` or `quic`.
+    pub(crate) transport: &'static str,
+    /// Our end as `role/node`.
+    pub(crate) local: String,
+    /// The peer's end as `role/node`; see [`end_of`].
+    pub(crate) remote: String,
+    pub(crate) peer: Identity,
+    pub(crate) peer_addr: SocketAddr,
+    /// Lower hex; `None` when the peer showed no certificate.
+    pub(crate) peer_serial: Option<String>,
+    /// Serial of the leaf that we showed; `None` without TLS.
+    pub(crate) own_serial: Option<String>,
+    /// `None` without TLS.
+    pub(crate) tls: Option<TlsFacts>,
+    /// Number of the generation the handshake was done under; 0 without TLS.
+    pub(crate) generation: u64,
+    pub(crate) since: SystemTime,
+    /// The smallest `notAfter` of the peer's verified path.
+    pub(crate) not_after: Option<SystemTime>,
+}
+
+/// How an identity is shown at one end of a connection: `role/node`, an edge client's name, `shared` or `plaintext`.
+pub(crate) fn end_of(identity: &Identity) -> String {
+    match identity {
+        Identity::Node { role, node, .. } => format!("{role}/{node}"),
+        Identity::Client { name } => name.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// One connection as the status page shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ConnectionStatus {
+    /// The dialling end, `role/node`.
+    pub from: String,
+    /// The accepting end, `role/node`.
+    pub to: String,
+    /// Which of the two is us.
+    pub direction: Direction,
+    /// `tcp` or `quic`.
+    pub transport: &'static str,
+    /// `TLSv1.3`; null without TLS.
+    pub tls_version: Option<&'static str>,
+    /// Such as `TLS13_AES_256_GCM_SHA384`; null without TLS.
+    pub cipher_suite: Option<&'static str>,
+    /// Such as `X25519MLKEM768`; null without TLS.
+    pub kx_group: Option<String>,
+    /// The server name that the dialler asked for; null without TLS, or where none was sent.
+    pub sni: Option<String>,
+    /// The peer's identity, such as `spiffe://mesh.internal/proxy/proxy-1`.
+    pub peer: String,
+    /// The peer's leaf, lower hex.
+    pub peer_serial: Option<String>,
+    /// Our leaf, lower hex.
+    pub own_serial: Option<String>,
+    /// The generation of ours that the handshake was done under; 0 without TLS.
+    pub generation: u64,
+    /// When the handshake ended, RFC 3339 in UTC.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: SystemTime,
+}
+
+fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let at = time::OffsetDateTime::from(*at);
+    time::serde::rfc3339::serialize(&at, serializer)
+}
+
+impl From<&ConnectionFacts> for ConnectionStatus {
+    fn from(facts: &ConnectionFacts) -> Self {
+        let (from, to) = match facts.direction {
+            Direction::Inbound => (&facts.remote, &facts.local),
+            Direction::Outbound => (&facts.local, &facts.remote),
+        };
+        let tls = facts.tls.as_ref();
+        Self {
+            from: from.clone(),
+            to: to.clone(),
+            direction: facts.direction,
+            transport: facts.transport,
+            tls_version: tls.map(|t| t.version),
+            cipher_suite: tls.map(|t| t.cipher_suite),
+            kx_group: tls.map(|t| t.kx_group.clone()),
+            sni: tls.and_then(|t| t.sni.clone()),
+            peer: facts.peer.to_string(),
+            peer_serial: facts.peer_serial.clone(),
+            own_serial: facts.own_serial.clone(),
+            generation: facts.generation,
+            since: facts.since,
+        }
+    }
+}
+
+/// Who is calling, in the extensions of every request. Cheap to clone; keeps no connection alive.
+#[derive(Debug, Clone)]
+pub struct PeerInfo {
+    id: u64,
+    facts: Arc<ConnectionFacts>,
+}
+
+impl PeerInfo {
+    /// Who the peer's certificate proves it to be.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.facts.peer
+    }
+
+    /// The peer's name: `role/node` in the mesh, the first name of a client's leaf at an edge.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.facts.remote
+    }
+
+    /// Serial number of the peer's leaf in lower hex; `None` when it showed none.
+    #[must_use]
+    pub fn serial(&self) -> Option<&str> {
+        self.facts.peer_serial.as_deref()
+    }
+
+    /// `TLSv1.3` or `TLSv1.2`; `None` without TLS.
+    #[must_use]
+    pub fn tls_version(&self) -> Option<&'static str> {
+        self.facts.tls.as_ref().map(|t| t.version)
+    }
+
+    /// Such as `TLS13_AES_256_GCM_SHA384`; `None` without TLS.
+    #[must_use]
+    pub fn cipher_suite(&self) -> Option<&'static str> {
+        self.facts.tls.as_ref().map(|t| t.cipher_suite)
+    }
+
+    /// Such as `X25519MLKEM768`; `None` without TLS.
+    #[must_use]
+    pub fn kx_group(&self) -> Option<&str> {
+        self.facts.tls.as_ref().map(|t| t.kx_group.as_str())
+    }
+
+    /// The server name that the peer asked for.
+    #[must_use]
+    pub fn sni(&self) -> Option<&str> {
+        self.facts.tls.as_ref().and_then(|t| t.sni.as_deref())
+    }
+
+    /// The generation of ours that the handshake was done under; 0 without TLS.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.facts.generation
+    }
+
+    /// Unique within this process's registry.
+    #[must_use]
+    pub fn connection_id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where the peer's end of the connection is.
+    #[must_use]
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.facts.peer_addr
+    }
+}
+
+/// How far a connection is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Serving,
+    Draining(EndReason),
+    Cut(EndReason),
+}
+
+impl Phase {
+    fn strength(self) -> u8 {
+        match self {
+            Self::Serving => 0,
+            Self::Draining(_) => 1,
+            Self::Cut(_) => 2,
+        }
+    }
+}
+
+/// The calls of one connection.
+#[derive(Debug)]
+struct Load {
+    in_flight: AtomicUsize,
+    started: AtomicU64,
+    /// When the last call ended, in milliseconds since `born`.
+    ended: AtomicU64,
+    born: Instant,
+}
+
+/// Counts one call as under way for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct CallGuard(Arc<Load>);
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        let age = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.ended.store(age, Ordering::Relaxed);
+        // Release: whoever sees the count fall also sees `ended`.
+        self.0.in_flight.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// One live connection. Dropping the last `Arc` takes it out of the registry.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: u64,
+    pub(crate) facts: Arc<ConnectionFacts>,
+    load: Arc<Load>,
+    phase: watch::Sender<Phase>,
+    registry: Weak<Shelf>,
+}
+
+impl Connection {
+    /// Asks the connection to finish its calls and close.
+    pub(crate) fn drain(&self, reason: EndReason) {
+        if self.advance(Phase::Draining(reason)) {
+            self.telemetry(|t| t.drained(reason.label()));
+        }
+    }
+
+    /// Asks the connection to close now.
+    pub(crate) fn cut(&self, reason: EndReason) {
+        if self.advance(Phase::Cut(reason)) {
+            self.telemetry(|t| t.cut(reason.label()));
+        }
+    }
+
+    fn advance(&self, next: Phase) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let onward = next.strength() > phase.strength();
+            if onward {
+                *phase = next;
+            }
+            onward
+        })
+    }
+
+    fn telemetry(&self, count: impl FnOnce(&Telemetry)) {
+        if let Some(shelf) = self.registry.upgrade() {
+            count(&shelf.telemetry);
+        }
+    }
+
+    /// Whoever drives the connection follows its phase here.
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Counts a call until the guard is dropped. The guard keeps the count alive, not the connection.
+    pub(crate) fn begin_call(&self) -> CallGuard {
+        self.load.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.load.started.fetch_add(1, Ordering::Relaxed);
+        CallGuard(Arc::clone(&self.load))
+    }
+
+    /// Calls under way now.
+    pub(crate) fn calls_in_flight(&self) -> usize {
+        self.load.in_flight.load(Ordering::Acquire)
+    }
+
+    /// What [`quiet`] needs to know.
+    pub(crate) fn activity(&self) -> Activity {
+        let in_flight = self.calls_in_flight();
+        Activity {
+            in_flight,
+            started: self.load.started.load(Ordering::Relaxed),
+            age: self.load.born.elapsed(),
+            ended: Duration::from_millis(self.load.ended.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// What goes into the extensions of its requests.
+    pub(crate) fn peer_info(&self) -> PeerInfo {
+        PeerInfo { id: self.id, facts: Arc::clone(&self.facts) }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(shelf) = self.registry.upgrade() {
+            shelf.lock().remove(&self.id);
+            shelf.gauge(self.facts.direction).dec();
+        }
+    }
+}
+
+/// All live connections of a mesh or an edge. Cheap to clone; clones show the same connections.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    shelf: Arc<Shelf>,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    live: Mutex<BTreeMap<u64, Weak<Connection>>>,
+    next: AtomicU64,
+    telemetry: Telemetry,
+    surface: Surface,
+}
+
+impl Shelf {
+    fn gauge(&self, direction: Direction) -> Gauge {
+        self.telemetry.live_connections(self.surface, direction.label())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Connection>>> {
+        // No code panics while it holds the lock; were it to, the map would still be whole.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    /// An empty registry of a mesh, that counts into `telemetry`.
+    pub(crate) fn new(telemetry: Telemetry) -> Self {
+        Self::of(Surface::Mesh, telemetry)
+    }
+
+    /// An empty registry of an edge, that counts into `telemetry`.
+    pub(crate) fn of_edge(telemetry: Telemetry) -> Self {
+        Self::of(Surface::Edge, telemetry)
+    }
+
+    fn of(surface: Surface, telemetry: Telemetry) -> Self {
+        Self { shelf: Arc::new(Shelf { live: Mutex::default(), next: AtomicU64::new(1), telemetry, surface }) }
+    }
+
+    /// Which side of the process its connections are on.
+    pub(crate) fn surface(&self) -> Surface {
+        self.shelf.surface
+    }
+
+    /// Takes a connection in; it stays for as long as the result lives.
+    pub(crate) fn register(&self, facts: ConnectionFacts) -> Arc<Connection> {
+        let connection = Arc::new(Connection {
+            id: self.shelf.next.fetch_add(1, Ordering::Relaxed),
+            facts: Arc::new(facts),
+            load: Arc::new(Load {
+                in_flight: AtomicUsize::new(0),
+                started: AtomicU64::new(0),
+                ended: AtomicU64::new(0),
+                born: Instant::now(),
+            }),
+            phase: watch::Sender::new(Phase::Serving),
+            registry: Arc::downgrade(&self.shelf),
+        });
+        self.shelf.gauge(connection.facts.direction).inc();
+        self.shelf.lock().insert(connection.id, Arc::downgrade(&connection));
+        connection
+    }
+
+    /// All live connections, oldest first.
+    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.shelf.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// All live connections as the status page shows them, oldest first.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<ConnectionStatus> {
+        self.connections().iter().map(|c| ConnectionStatus::from(&*c.facts)).collect()
+    }
+}
+
+/// What the newest generation says of a connected peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It vouches for it.
+    Vouched,
+    /// It vouches for it, but the peer would refuse to connect anew: it has not got our shared key yet. It will dial by
+    /// itself when it has.
+    Behind,
+    /// It does not: its CA has gone, or its shared key is too old. That may be an accident.
+    Unvouched,
+    /// A CRL or the distrust list names it. That is meant.
+    Distrusted,
+}
+
+impl Standing {
+    /// What a verification says; `keeps_pace` tells whether the peer will accept what we show now.
+    pub(crate) fn of<T>(vouched: &Result<T, VerifyError>, keeps_pace: impl FnOnce(&T) -> bool) -> Self {
+        match vouched {
+            Ok(peer) if keeps_pace(peer) => Self::Vouched,
+            Ok(_) => Self::Behind,
+            Err(error) if error.is_distrust() => Self::Distrusted,
+            Err(_) => Self::Unvouched,
+        }
+    }
+}
+
+/// What a new generation means for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It stays as it is.
+    Keep,
+    /// The peer is still vouched for: its calls may finish where a listener drains on rotation.
+    Succeed,
+    /// The peer is no longer vouched for: its calls may finish, and then it goes.
+    Drain,
+    /// The peer is distrusted: close now.
+    Cut,
+}
+
+/// Judges a connection made under generation `made` when `newest` is in force. `standing` is asked only when the
+/// generation moved.
+pub(crate) fn verdict(made: u64, newest: u64, standing: impl FnOnce() -> Standing) -> Verdict {
+    if made >= newest {
+        return Verdict::Keep;
+    }
+    match standing() {
+        Standing::Vouched => Verdict::Succeed,
+        Standing::Behind => Verdict::Keep,
+        Standing::Unvouched => Verdict::Drain,
+        Standing::Distrusted => Verdict::Cut,
+    }
+}
+
+/// What a connection has been doing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Activity {
+    pub(crate) in_flight: usize,
+    pub(crate) started: u64,
+    /// How long the connection exists.
+    pub(crate) age: Duration,
+    /// Its age when the last call ended.
+    pub(crate) ended: Duration,
+}
+
+/// What the time without calls means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quiet {
+    /// Look again after this long.
+    Wait(Duration),
+    /// Too long.
+    End(EndReason),
+}
+
+/// Judges the time without calls: `first` bounds the wait for the first call, `idle` each wait after a call.
+pub(crate) fn quiet(activity: Activity, first: Duration, idle: Duration) -> Quiet {
+    let (since, limit, reason) = match activity {
+        Activity { in_flight: 1.., age, .. } => (age, idle, EndReason::Idle),
+        Activity { started: 0, .. } => (Duration::ZERO, first, EndReason::NoRequest),
+        Activity { ended, .. } => (ended, idle, EndReason::Idle),
+    };
+    match (since + limit).checked_sub(activity.age) {
+        Some(left) if !left.is_zero() => Quiet::Wait(left),
+        _ => Quiet::End(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn facts(generation: u64) -> ConnectionFacts {
+        ConnectionFacts {
+            direction: Direction::Inbound,
+            transport: "tcp",
+            local: "coordinator/c-1".into(),
+            remote: "proxy/p-1".into(),
+            peer: Identity::Shared,
+            peer_addr: ([127, 0, 0, 1], 1).into(),
+            peer_serial: Some("0a".into()),
+            own_serial: Some("0b".into()),
+            tls: Some(TlsFacts {
+                version: "TLSv1.3",
+                cipher_suite: "TLS13_AES_256_GCM_SHA384",
+                kx_group: "X25519MLKEM768".into(),
+                sni: Some("coordinator.mesh.internal".into()),
+                resumed: false,
+            }),
+            generation,
+            since: SystemTime::UNIX_EPOCH,
+            not_after: None,
+        }
+    }
+
+    #[test]
+    fn dropped_connections_leave_the_registry() {
+        let telemetry = Telemetry::new();
+        let registry = Registry::new(telemetry.clone());
+        let (first, second) = (registry.register(facts(1)), registry.register(facts(2)));
+        assert_ne!(first.id, second.id);
+        drop(first);
+        assert_eq!(registry.snapshot().iter().map(|c| c.generation).collect::<Vec<_>>(), [2]);
+        assert!(telemetry.encode().contains("internaltls_connections{surface=\"mesh\",direction=\"inbound\"} 1"));
+    }
+
+    #[test]
+    fn a_call_or_peer_info_keeps_no_connection_alive() {
+        let registry = Registry::new(Telemetry::new());
+        let connection = registry.register(facts(1));
+        let (_call, _info) = (connection.begin_call(), connection.peer_info());
+        drop(connection);
+        assert_eq!(registry.snapshot(), []);
+    }
+
+    #[test]
+    fn status_is_told_from_the_diallers_end() {
+        let mut outbound = facts(3);
+        outbound.direction = Direction::Outbound;
+        let (inbound, outbound) = (ConnectionStatus::from(&facts(3)), ConnectionStatus::from(&outbound));
+        assert_eq!((&*inbound.from, &*inbound.to), ("proxy/p-1", "coordinator/c-1"));
+        assert_eq!((&*outbound.from, &*outbound.to), ("coordinator/c-1", "proxy/p-1"));
+    }
+
+    #[test]
+    fn status_json_names_every_field() {
+        let json = serde_json::to_value(ConnectionStatus::from(&facts(3))).unwrap();
+        let expected = serde_json::json!({
+            "from": "proxy/p-1", "to": "coordinator/c-1", "direction": "inbound", "transport": "tcp",
+            "tls_version": "TLSv1.3", "cipher_suite": "TLS13_AES_256_GCM_SHA384", "kx_group": "X25519MLKEM768",
+            "sni": "coordinator.mesh.internal", "peer": "shared", "peer_serial": "0a", "own_serial": "0b",
+            "generation": 3, "since": "1970-01-01T00:00:00Z",
+        });
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn ending_only_goes_forward() {
+        let telemetry = Telemetry::new();
+        let registry = Registry::new(telemetry.clone());
+        let connection = registry.register(facts(1));
+        connection.drain(EndReason::Rotation);
+        connection.drain(EndReason::Idle);
+        assert_eq!(*connection.phase().borrow(), Phase::Draining(EndReason::Rotation));
+        connection.cut(EndReason::DrainTimeout);
+        connection.drain(EndReason::Shutdown);
+        assert_eq!(*connection.phase().borrow(), Phase::Cut(EndReason::DrainTimeout));
+        let text = telemetry.encode();
+        assert!(text.contains("internaltls_connections_drained_total{reason=\"rotation\"} 1"), "{text}");
+        assert!(!text.contains("reason=\"idle\""), "{text}");
+    }
+
+    #[test]
+    fn calls_are_counted_until_they_end() {
+        let registry = Registry::new(Telemetry::new());
+        let connection = registry.register(facts(1));
+        let (first, second) = (connection.begin_call(), connection.begin_call());
+        assert_eq!(connection.calls_in_flight(), 2);
+        drop((first, second));
+        assert_eq!((connection.calls_in_flight(), connection.activity().started), (0, 2));
+    }
+
+    #[test]
+    fn only_older_generations_are_drained() {
+        assert_eq!(verdict(2, 2, || unreachable!("not asked")), Verdict::Keep);
+        assert_eq!(verdict(3, 2, || unreachable!("not asked")), Verdict::Keep);
+        assert_eq!(verdict(1, 2, || Standing::Vouched), Verdict::Succeed);
+        assert_eq!(verdict(1, 2, || Standing::Behind), Verdict::Keep);
+        assert_eq!(verdict(1, 2, || Standing::Unvouched), Verdict::Drain);
+        assert_eq!(verdict(1, 2, || Standing::Distrusted), Verdict::Cut);
+    }
+
+    #[test]
+    fn quiet_connections_end() {
+        let activity =
+            |in_flight, started, age, ended| Activity { in_flight, started, age: age * SECOND, ended: ended * SECOND };
+        let judge = |activity| quiet(activity, 30 * SECOND, 900 * SECOND);
+        assert_eq!(judge(activity(0, 0, 10, 0)), Quiet::Wait(20 * SECOND));
+        assert_eq!(judge(activity(0, 0, 30, 0)), Quiet::End(EndReason::NoRequest));
+        assert_eq!(judge(activity(1, 1, 5_000, 0)), Quiet::Wait(900 * SECOND));
+        assert_eq!(judge(activity(0, 7, 1_000, 400)), Quiet::Wait(300 * SECOND));
+        assert_eq!(judge(activity(0, 7, 1_300, 400)), Quiet::End(EndReason::Idle));
+    }
+}

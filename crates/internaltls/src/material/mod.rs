@@ -1,0 +1,26 @@
+//! From files to a generation.
+//!
+//! 1. Everything that a handshake depends on is published together, as one immutable [`Generation`], by one swap.
+//! 2. Nothing is published that has not been read twice alike, parsed, checked and tried in a handshake in memory. What
+//!    fails leaves the last good generation in place, and is tried again on a timer.
+//! 3. Disk and served agree, or status, a gauge and the log say since when they do not.
+//!
+//! Parts, in the order that material takes: `source` reads, `parse` understands, `check` judges, `generation` builds,
+//! `trial` tries, `store` publishes, `watch` notices; `status` tells, `inspect` judges for tools.
+mod check;
+mod generation;
+mod hops;
+pub mod inspect;
+mod parse;
+mod source;
+mod status;
+mod store;
+mod trial;
+mod watch;
+
+pub(crate) use generation::{Generation, Purpose};
+pub use status::{CaStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
+pub(crate) use store::{Reloaded, Store};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,491 @@
+//! Publishes generations, and keeps the last good one.
+//!
+//! 1. Readers load one pointer and never wait. Turns (start, event, poll, call) come one at a time, off the async threads.
+//! 2. A set is told from the one served by a hash of its content, so that the same bytes are never a new generation.
+//! 3. A turn that fails says why in the status at once. It is logged as an error only when the same difference has
+//!    outlived a retry: a writer half done is no one's fault.
+//! 4. The task that watches holds the store weakly: dropping the store ends it.
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::check::{check, same_layout};
+use super::generation::{Generation, Purpose, Surroundings, build, provider};
+use super::parse::parse;
+use super::source::{Snapshot, Source};
+use super::status::{CaStatus, LeafStatus, MaterialStatus, ReloadStatus};
+use super::trial;
+use super::watch::Watch;
+use crate::clock::Clock;
+use crate::config::{Files, Reload};
+use crate::error::{LoadError, MaterialFile, Part, chain};
+use crate::policy::Policy;
+use crate::telemetry::Telemetry;
+use crate::verify::{KeyRing, Notices, Vouched};
+
+/// Leaves warned of, at most: after that they are only counted.
+const WARNED_LEAVES: usize = 1024;
+/// Between two readings that peers with unknown keys ask for.
+const UNKNOWN_KEY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a turn brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reloaded {
+    /// Disk and served agree.
+    Unchanged,
+    /// The number of the new generation.
+    Published(u64),
+}
+
+/// The material of one mesh or one edge.
+pub(crate) struct Store {
+    current: ArcSwap<Generation>,
+    policy: ArcSwapOption<Policy>,
+    newest: watch::Sender<u64>,
+    around: Surroundings,
+    telemetry: Arc<Telemetry>,
+    source: Source,
+    policy_source: Option<Source>,
+    turn: Mutex<Turn>,
+    told: Mutex<Told>,
+    retry: Duration,
+    /// Told when disk and served begin to differ: the retry comes before the poll.
+    stirred: Arc<Notify>,
+    _watching: DropGuard,
+}
+
+/// What the first turn needs.
+struct Opening {
+    around: Surroundings,
+    files: Files,
+    policy: Option<PathBuf>,
+    telemetry: Arc<Telemetry>,
+    watch: Watch,
+    retry: Duration,
+    stirred: Arc<Notify>,
+    guard: DropGuard,
+}
+
+/// What only the one who takes a turn touches.
+struct Turn {
+    served: [u8; 32],
+    served_policy: Option<[u8; 32]>,
+    watch: Watch,
+}
+
+/// What the status tells of the last turns.
+#[derive(Debug, Clone)]
+struct Told {
+    last: ReloadStatus,
+    differs_since: Option<SystemTime>,
+    /// The same moment for measuring: no clock that can be set.
+    differs_from: Option<Instant>,
+    /// The reason that has been logged as an error.
+    logged: Option<String>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("current", &self.current.load()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Reads, checks and publishes the first generation, and follows the files until the store is dropped.
+    pub(crate) async fn open(
+        purpose: Purpose,
+        files: Files,
+        policy: Option<PathBuf>,
+        reload: Reload,
+        clock: Arc<dyn Clock>,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let changed = Arc::new(Notify::new());
+        let notices = Arc::new(Announcer::new(Arc::clone(&telemetry)));
+        let around = Surroundings {
+            purpose,
+            provider: Arc::new(provider()),
+            clock,
+            ring: Arc::new(KeyRing::default()),
+            notices: Arc::clone(&notices) as Arc<dyn Notices>,
+        };
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        let watch = Watch::new(&reload, Arc::clone(&changed));
+        let stirred = Arc::new(Notify::new());
+        let opening = Opening {
+            around,
+            files,
+            policy,
+            telemetry,
+            watch,
+            retry: reload.retry,
+            stirred: Arc::clone(&stirred),
+            guard,
+        };
+        let store = Arc::new(off_thread(|| Self::first(opening)).await?);
+        let follow = Follow { store: Arc::downgrade(&store), reload, changed, stirred, notices, ended };
+        tokio::spawn(follow.run());
+        Ok(store)
+    }
+
+    /// The generation of now. Wait-free.
+    pub(crate) fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// The policy of the file of now; `None` where no file is configured. Wait-free.
+    pub(crate) fn policy(&self) -> Option<Arc<Policy>> {
+        self.policy.load_full()
+    }
+
+    /// Follows the number of the newest generation.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// Reads the files now.
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, LoadError> {
+        let store = Arc::clone(self);
+        off_thread(move || store.take_turn()).await
+    }
+
+    /// What is served now, and how it fared when it was last read.
+    pub(crate) fn status(&self) -> MaterialStatus {
+        let generation = self.current();
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let leaf = &generation.leaf;
+        MaterialStatus {
+            generation: generation.number,
+            loaded_at: generation.loaded_at,
+            leaf: LeafStatus {
+                serial: leaf.serial.clone(),
+                sans: leaf.sans.clone(),
+                not_before: leaf.not_before,
+                not_after: leaf.not_after,
+            },
+            cas: cas(&generation),
+            last_reload: told.last,
+            differs_since: told.differs_since,
+            layout: generation.layout.clone(),
+        }
+    }
+
+    fn first(opening: Opening) -> Result<Self, LoadError> {
+        let Opening { around, files, policy, telemetry, mut watch, retry, stirred, guard } = opening;
+        let source = Source::of(&files, &around.purpose)?;
+        let policy_source = policy.as_deref().map(Source::of_policy);
+        watch.arm(&paths(&source, policy_source.as_ref()));
+        let snapshot = source.read()?;
+        let generation = prepare(&snapshot, &around, None, 1)?;
+        let first_policy = policy_source.as_ref().map(read_policy).transpose()?;
+        around.ring.publish(generation.1);
+        let now = around.clock.now();
+        let (policy, served_policy) = first_policy.map_or((None, None), |(policy, hash)| (Some(policy), Some(hash)));
+        let store = Self {
+            current: ArcSwap::from_pointee(generation.0),
+            policy: ArcSwapOption::new(policy.map(Arc::new)),
+            newest: watch::Sender::new(1),
+            around,
+            telemetry,
+            source,
+            policy_source,
+            turn: Mutex::new(Turn { served: snapshot.hash(), served_policy, watch }),
+            told: Mutex::new(Told {
+                last: ReloadStatus { at: now, result: "ok", reason: None },
+                differs_since: None,
+                differs_from: None,
+                logged: None,
+            }),
+            retry,
+            stirred,
+            _watching: guard,
+        };
+        store.announce(&store.current());
+        Ok(store)
+    }
+
+    /// One turn. Blocks.
+    pub(super) fn take_turn(&self) -> Result<Reloaded, LoadError> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.look(&mut turn);
+        self.tell(&result);
+        result
+    }
+
+    fn look(&self, turn: &mut Turn) -> Result<Reloaded, LoadError> {
+        turn.watch.arm(&self.paths());
+        let mut result = self.read_and_publish(turn);
+        // Folders that the watch did not know before may have changed before it did.
+        if turn.watch.arm(&self.paths()) {
+            let again = self.read_and_publish(turn);
+            result = if matches!((&result, &again), (Ok(Reloaded::Published(_)), Ok(Reloaded::Unchanged))) {
+                result
+            } else {
+                again
+            };
+        }
+        let policy = self.look_at_policy(turn);
+        result.and_then(|reloaded| policy.map(|()| reloaded))
+    }
+
+    fn read_and_publish(&self, turn: &mut Turn) -> Result<Reloaded, LoadError> {
+        let snapshot = self.source.read()?;
+        let hash = snapshot.hash();
+        if hash == turn.served {
+            return Ok(Reloaded::Unchanged);
+        }
+        let served = self.current();
+        let (generation, keys) = prepare(&snapshot, &self.around, Some(&served), served.number + 1)?;
+        let number = generation.number;
+        self.around.ring.publish(keys);
+        self.current.store(Arc::new(generation));
+        turn.served = hash;
+        self.newest.send_replace(number);
+        self.announce(&self.current());
+        Ok(Reloaded::Published(number))
+    }
+
+    fn look_at_policy(&self, turn: &mut Turn) -> Result<(), LoadError> {
+        let Some(source) = &self.policy_source else {
+            return Ok(());
+        };
+        let (policy, hash) = read_policy(source)?;
+        if turn.served_policy != Some(hash) {
+            self.policy.store(Some(Arc::new(policy)));
+            turn.served_policy = Some(hash);
+            self.telemetry.reload("policy", "ok");
+            tracing::info!("policy changed");
+        }
+        Ok(())
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        paths(&self.source, self.policy_source.as_ref())
+    }
+
+    fn announce(&self, generation: &Generation) {
+        let word = self.around.purpose.word();
+        let now = self.around.clock.now();
+        self.telemetry.generation(word, generation.number);
+        self.telemetry.days_left(word, "leaf", now, generation.leaf.not_after);
+        if let Some(first) = generation.trust.anchors.iter().map(|anchor| anchor.facts.not_after).min() {
+            self.telemetry.days_left(word, "ca", now, first);
+        }
+        tracing::info!(
+            material = word,
+            generation = generation.number,
+            leaf = %generation.leaf.names(),
+            not_after = %crate::clock::rfc3339(generation.leaf.not_after),
+            "material loaded"
+        );
+        for (file, mode) in self.source.readable_keys() {
+            tracing::warn!(%file, mode = %format!("{:04o}", mode & 0o7777), "the key can be read by others than its owner; chmod 0600");
+        }
+    }
+
+    /// To status, metrics and log.
+    fn tell(&self, result: &Result<Reloaded, LoadError>) {
+        let now = self.around.clock.now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = told.differs_since;
+        *told = match result {
+            Ok(reloaded) => agreed(*reloaded, now),
+            Err(error) => self.differing(&told, chain(error), now),
+        };
+        let word = self.around.purpose.word();
+        self.telemetry.reload(word, told.last.result);
+        self.telemetry.differs(word, told.differs_since.is_some());
+        if before.is_none() && told.differs_since.is_some() {
+            self.stirred.notify_one();
+        }
+        if before.is_some() && told.differs_since.is_none() {
+            tracing::info!(material = word, "disk and served agree again");
+        }
+    }
+
+    fn differing(&self, before: &Told, reason: String, now: SystemTime) -> Told {
+        let material = self.around.purpose.word();
+        let from = before.differs_from.unwrap_or_else(Instant::now);
+        let outlived_a_retry = from.elapsed() >= self.retry;
+        let mut logged = before.logged.clone();
+        if outlived_a_retry && logged.as_ref() != Some(&reason) {
+            tracing::error!(material, %reason, "the files on disk are not fit to be served; the last good generation stays in use");
+            logged = Some(reason.clone());
+        } else if !outlived_a_retry && before.last.reason.as_ref() != Some(&reason) {
+            tracing::info!(material, %reason, "files changed and are not fit yet; they will be tried again");
+        }
+        Told {
+            last: ReloadStatus { at: now, result: "failed", reason: Some(reason) },
+            differs_since: before.differs_since.or(Some(now)),
+            differs_from: Some(from),
+            logged,
+        }
+    }
+
+    fn differs(&self) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).differs_since.is_some()
+    }
+}
+
+fn agreed(reloaded: Reloaded, now: SystemTime) -> Told {
+    let result = match reloaded {
+        Reloaded::Unchanged => "unchanged",
+        Reloaded::Published(_) => "ok",
+    };
+    Told { last: ReloadStatus { at: now, result, reason: None }, differs_since: None, differs_from: None, logged: None }
+}
+
+fn cas(generation: &Generation) -> Vec<CaStatus> {
+    let anchors = generation.trust.anchors.iter();
+    anchors.map(|a| CaStatus { subject: a.facts.subject.clone(), not_after: a.facts.not_after }).collect()
+}
+
+fn paths(source: &Source, policy: Option<&Source>) -> Vec<PathBuf> {
+    source.paths().into_iter().chain(policy.into_iter().flat_map(Source::paths)).collect()
+}
+
+/// From bytes to a generation that has been tried, and the keys that it shows.
+fn prepare(
+    snapshot: &Snapshot,
+    around: &Surroundings,
+    served: Option<&Generation>,
+    number: u64,
+) -> Result<(Generation, Vec<[u8; 32]>), LoadError> {
+    let parsed = parse(snapshot, &around.provider)?;
+    let checked = check(parsed, &around.purpose, around.clock.now())?;
+    let keys = checked.keys();
+    let leaf = checked.server.certificate.clone();
+    // Nodes that renew before us show this key: it is fit, whatever we make of the rest.
+    around.ring.offer(keys.clone());
+    same_layout(served.and_then(|served| served.layout.as_ref()), &checked)?;
+    let chain = checked.server.certified.cert.clone();
+    let generation = build(checked, number, around)?;
+    tried(&generation, chain, around).map_err(|source| LoadError::Trial { file: leaf, source })?;
+    Ok((generation, keys))
+}
+
+fn tried(
+    generation: &Generation,
+    chain: Vec<rustls::pki_types::CertificateDer<'static>>,
+    around: &Surroundings,
+) -> Result<(), rustls::Error> {
+    match (&generation.client, &around.purpose) {
+        (Some(client), Purpose::Mesh { role, .. }) => {
+            trial::handshake(client, &generation.server, generation.server_name(role)).map(drop)
+        }
+        _ => {
+            let leaf = chain.into_iter().next().ok_or(rustls::Error::NoCertificatesPresented)?;
+            trial::edge(leaf, Arc::clone(&generation.server.cert_resolver), around)
+        }
+    }
+}
+
+fn read_policy(source: &Source) -> Result<(Policy, [u8; 32]), LoadError> {
+    let snapshot = source.read()?;
+    let file = source.first();
+    let bytes = snapshot.one(Part::Policy).map(|(_, bytes)| bytes).unwrap_or_default();
+    let policy = parse_policy(&file, bytes)?;
+    Ok((policy, snapshot.hash()))
+}
+
+fn parse_policy(file: &MaterialFile, bytes: &[u8]) -> Result<Policy, LoadError> {
+    let text = String::from_utf8_lossy(bytes);
+    Policy::parse(&text).map_err(|source| LoadError::Policy { file: file.clone(), source })
+}
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(LoadError::Interrupted))
+}
+
+/// The task that follows the files.
+struct Follow {
+    store: Weak<Store>,
+    reload: Reload,
+    changed: Arc<Notify>,
+    stirred: Arc<Notify>,
+    notices: Arc<Announcer>,
+    ended: CancellationToken,
+}
+
+impl Follow {
+    async fn run(self) {
+        loop {
+            tokio::select! {
+                () = self.ended.cancelled() => return,
+                () = self.changed.notified() => {}
+                () = self.stirred.notified() => continue,
+                () = self.notices.unknown.notified() => self.notices.rest(),
+                () = tokio::time::sleep(self.wait()) => {}
+            }
+            let Some(store) = self.store.upgrade() else {
+                return;
+            };
+            // The turn has told status and log.
+            let _ = store.reload().await;
+        }
+    }
+
+    /// To the retry while disk and served differ, else to the poll.
+    fn wait(&self) -> Duration {
+        let differs = self.store.upgrade().is_some_and(|store| store.differs());
+        if differs { self.reload.retry.min(self.reload.poll) } else { self.reload.poll }
+    }
+}
+
+/// Hears of what verifiers find.
+struct Announcer {
+    telemetry: Arc<Telemetry>,
+    warned: Mutex<HashSet<String>>,
+    unknown: Notify,
+    resting: Arc<AtomicBool>,
+}
+
+impl Announcer {
+    fn new(telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            telemetry,
+            warned: Mutex::new(HashSet::new()),
+            unknown: Notify::new(),
+            resting: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// A peer with an unknown key makes us read; a thousand of them must not make us read all the time.
+    fn rest(&self) {
+        let resting = Arc::clone(&self.resting);
+        resting.store(true, Ordering::Relaxed);
+        tokio::spawn(async move {
+            tokio::time::sleep(UNKNOWN_KEY_PAUSE).await;
+            resting.store(false, Ordering::Relaxed);
+        });
+    }
+}
+
+impl Notices for Announcer {
+    fn lax_client(&self, vouched: &Vouched) {
+        self.telemetry.client_without_client_auth();
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.len() < WARNED_LEAVES && warned.insert(vouched.serial.clone()) {
+            tracing::warn!(
+                leaf = %vouched.names,
+                "a client's leaf does not name clientAuth in its extended key usage; accepted for now, issue it with clientAuth and set tls.requireClientAuthEku: true"
+            );
+        }
+    }
+
+    fn unknown_key(&self) {
+        if !self.resting.load(Ordering::Relaxed) {
+            self.unknown.notify_one();
+        }
+    }
+}

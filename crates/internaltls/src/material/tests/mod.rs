@@ -1,0 +1,6 @@
+//! From files to handshakes, as a node and its peers see it.
+pub(crate) mod issue;
+
+mod follow;
+mod handshakes;
+mod loading;

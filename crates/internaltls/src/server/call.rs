@@ -1,0 +1,179 @@
+//! What stands between a connection and the service: who calls, may it, and for how long.
+//!
+//! 1. Policy is asked for each call, and it is the policy of now, not the one of when the connection was made.
+//! 2. `grpc-timeout` is the caller's: when it has passed, the service's future is dropped and the answer is
+//!    DEADLINE_EXCEEDED.
+//! 3. A request's extensions bear [`PeerInfo`] and what tonic's own server would put there, so that
+//!    `tonic::Request::peer_certs` and `remote_addr` work.
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tower::ServiceExt;
+
+use super::body::{CallBody, Outcome, Tally, deadline_exceeded};
+use super::deadline;
+use super::service::Service;
+use super::throttle::Throttle;
+use crate::connections::{Connection, PeerInfo};
+use crate::material::Store;
+use crate::policy::Policy;
+use crate::telemetry::{CallCounters, Telemetry};
+
+/// Bytes of a refused request that are read and thrown away.
+const READ_BEFORE_REFUSAL: usize = 64 * 1024;
+/// How long a refused request may take to end.
+const PATIENCE_BEFORE_REFUSAL: Duration = Duration::from_millis(100);
+
+/// Where the policy of now is found.
+pub(crate) type PolicyOfNow = Arc<dyn Fn() -> Arc<Policy> + Send + Sync>;
+
+/// What tonic finds in the extensions of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectInfo {
+    pub(crate) tcp: TcpConnectInfo,
+    pub(crate) tls: Option<TlsConnectInfo<TcpConnectInfo>>,
+}
+
+/// The services of a listener.
+#[derive(Clone)]
+pub(crate) enum Services {
+    /// One service, and the policy that stands before it.
+    Mesh { service: Service, policy: PolicyOfNow, log: Arc<Throttle> },
+    /// Two services told apart by content type; who may do what is theirs to say.
+    Edge { grpc: Service, rest: Service },
+}
+
+impl Services {
+    /// A mesh's service behind the policy file's policy, or where there is no such file behind `policy`.
+    pub(crate) fn mesh(service: Service, store: Option<Arc<Store>>, policy: Arc<Policy>) -> Self {
+        let now = move || store.as_ref().and_then(|s| s.policy()).unwrap_or_else(|| Arc::clone(&policy));
+        Self::Mesh { service, policy: Arc::new(now), log: Arc::new(Throttle::new(Duration::from_millis(100))) }
+    }
+
+    /// An edge's two services.
+    pub(crate) fn edge(grpc: Service, rest: Service) -> Self {
+        Self::Edge { grpc, rest }
+    }
+
+    /// The service for a request, or why there is none for this caller.
+    fn admit(&self, peer: &PeerInfo, request: &Request<Incoming>) -> Result<Service, Status> {
+        match self {
+            Self::Mesh { service, policy, log } => {
+                let path = request.uri().path();
+                if policy().allows(peer.identity(), path) { Ok(service.clone()) } else { Err(refusal(peer, path, log)) }
+            }
+            Self::Edge { grpc, .. } if is_grpc(request) => Ok(grpc.clone()),
+            Self::Edge { rest, .. } => Ok(rest.clone()),
+        }
+    }
+}
+
+fn refusal(peer: &PeerInfo, path: &str, log: &Throttle) -> Status {
+    if let Some(suppressed) = log.permit(Instant::now()) {
+        tracing::warn!(peer = %peer.identity(), address = %peer.remote_addr(), path, suppressed, "policy refused a call");
+    }
+    Status::permission_denied(format!("policy does not allow {} to call {path}", peer.identity()))
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.headers().get(http::header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The service of one connection.
+pub(crate) struct Calls {
+    services: Services,
+    connection: Arc<Connection>,
+    info: ConnectInfo,
+    peer: PeerInfo,
+    counters: Arc<CallCounters>,
+    telemetry: Telemetry,
+}
+
+impl Calls {
+    /// Serves `services` to the peer of `connection`.
+    pub(crate) fn new(
+        services: Services,
+        connection: Arc<Connection>,
+        info: ConnectInfo,
+        telemetry: Telemetry,
+    ) -> Self {
+        let peer = connection.peer_info();
+        let counters = Arc::new(telemetry.calls(peer.identity().policy_name()));
+        Self { services, connection, info, peer, counters, telemetry }
+    }
+
+    fn introduce(&self, request: &mut Request<Body>) {
+        let extensions = request.extensions_mut();
+        extensions.insert(self.peer.clone());
+        extensions.insert(self.info.tcp.clone());
+        if let Some(tls) = &self.info.tls {
+            extensions.insert(tls.clone());
+        }
+    }
+
+    fn refuse(&self, status: Status, mut tally: Tally) -> Response<CallBody> {
+        self.telemetry.policy_refusal(self.peer.identity().policy_name());
+        tally.end(Outcome::Refused);
+        status.into_http::<Body>().map(|body| CallBody::new(body, Outcome::Refused, None, tally))
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Calls {
+    type Response = Response<CallBody>;
+    type Error = Infallible;
+    // Must not hold the connection: calls outlive it by the moment it takes to notice.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let tally = Tally::new(Arc::clone(&self.counters), self.connection.begin_call());
+        let service = match self.services.admit(&self.peer, &request) {
+            Ok(service) => service,
+            Err(status) => return Box::pin(refused(request.into_body(), self.refuse(status, tally))),
+        };
+        let mut request = request.map(Body::new);
+        self.introduce(&mut request);
+        Box::pin(answer(service, request, tally))
+    }
+}
+
+/// Reads a small request to its end before it is refused. Answering earlier resets the stream (RFC 9113 section 8.1), and
+/// some clients, curl among them, then lose the answer.
+async fn refused(mut body: Incoming, answer: Response<CallBody>) -> Result<Response<CallBody>, Infallible> {
+    let reading = async {
+        let mut left = READ_BEFORE_REFUSAL;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, bytes::Bytes::len)) else { break };
+            left = rest;
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE_BEFORE_REFUSAL, reading).await;
+    Ok(answer)
+}
+
+/// Calls the service within the caller's time.
+async fn answer(service: Service, request: Request<Body>, mut tally: Tally) -> Result<Response<CallBody>, Infallible> {
+    let mut deadline = deadline::timeout(request.headers()).map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+    let call = service.oneshot(request);
+    let response = match &mut deadline {
+        None => call.await?,
+        Some(sleep) => tokio::select! {
+            biased;
+            response = call => response?,
+            () = sleep => {
+                tally.end(Outcome::Deadline);
+                deadline_exceeded().into_http()
+            }
+        },
+    };
+    let outcome = Outcome::of_head(response.status(), response.headers());
+    Ok(response.map(|body| CallBody::new(body, outcome, deadline, tally)))
+}

@@ -1,0 +1,9 @@
+//! A server, a plain HTTP/2 client, and nothing of the mesh's own client between them.
+mod attacks;
+mod bounds;
+mod calls;
+mod edge;
+mod ending;
+mod pki;
+mod rig;
+mod rotation;

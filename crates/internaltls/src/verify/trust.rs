@@ -1,0 +1,264 @@
+//! Who is let in: the judgement itself. Pure.
+//!
+//! The order is from what costs nothing to what costs signatures, and the shared key comes last: only a peer that our own
+//! CA signed can make us look at the disk again.
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor};
+use webpki::CertRevocationList;
+
+use super::facts::CertificateFacts;
+use super::path;
+use crate::error::{LeafNames, Reason, VerifyError};
+use crate::identity::{Identity, NodeId, Role, TrustDomain, role_name};
+
+/// Certificates that a peer may send, used or not: a bound on what parsing costs.
+const SENT: usize = 10;
+
+/// Which end of a connection a certificate speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerSide {
+    Client,
+    Server,
+}
+
+/// Who is meant by a dialer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) role: Role,
+    pub(crate) node: Option<NodeId>,
+}
+
+/// What a verified leaf says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Vouched {
+    pub(crate) identity: Identity,
+    /// Lower-case hex.
+    pub(crate) serial: String,
+    /// The smallest of the verified path, anchor included.
+    pub(crate) not_after: SystemTime,
+    pub(crate) spki_sha256: [u8; 32],
+    /// Accepted although its usages do not name clientAuth.
+    pub(crate) lax_usage: bool,
+    /// For logs.
+    pub(crate) names: LeafNames,
+}
+
+/// One trust anchor, with what webpki's own type leaves out.
+#[derive(Debug, Clone)]
+pub(crate) struct Anchor {
+    pub(crate) anchor: TrustAnchor<'static>,
+    pub(crate) facts: CertificateFacts,
+}
+
+impl Anchor {
+    pub(crate) fn valid_at(&self, now: SystemTime) -> bool {
+        self.facts.not_before <= now && now <= self.facts.not_after
+    }
+
+    /// KeyUsage, where it is there, must let it sign.
+    pub(crate) fn may_sign(&self) -> bool {
+        self.facts.key_usage.is_none_or(|usage| usage.key_cert_sign)
+    }
+}
+
+/// What revokes.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    /// `None` where no CRL path is set. Otherwise unknown means refused.
+    pub(crate) crls: Option<Vec<CertRevocationList<'static>>>,
+    /// SPKI SHA-256.
+    pub(crate) distrust: HashSet<[u8; 32]>,
+}
+
+/// What is asked of a peer's leaf beyond its path.
+#[derive(Debug, Clone)]
+pub(crate) enum Rules {
+    /// A leaf a node: usages, and two names that agree.
+    PerNode { trust_domain: TrustDomain },
+    /// One leaf for all: our own key.
+    Shared { name: String, keys: Arc<KeyRing> },
+    /// Clients of the edge.
+    Edge { require_client_auth: bool },
+}
+
+/// The public keys that a shared leaf may have, by SPKI SHA-256: of the generation in use, of the one before, and of sets
+/// on disk that passed the local checks.
+#[derive(Debug, Default)]
+pub(crate) struct KeyRing(ArcSwap<Keys>);
+
+#[derive(Debug, Clone, Default)]
+struct Keys {
+    current: Vec<[u8; 32]>,
+    before: Vec<[u8; 32]>,
+    candidate: Vec<[u8; 32]>,
+}
+
+impl KeyRing {
+    pub(crate) fn holds(&self, key: &[u8; 32]) -> bool {
+        let keys = self.0.load();
+        [&keys.current, &keys.before, &keys.candidate].iter().any(|ring| ring.contains(key))
+    }
+
+    /// Whether it is a key of the generation in use.
+    fn is_current(&self, key: &[u8; 32]) -> bool {
+        self.0.load().current.contains(key)
+    }
+
+    /// A set on disk passed the local checks.
+    pub(crate) fn offer(&self, candidate: Vec<[u8; 32]>) {
+        self.0.rcu(|keys| Keys { candidate: candidate.clone(), ..Keys::clone(keys) });
+    }
+
+    /// A set is in use. Where the key did not change, the one before stays accepted.
+    pub(crate) fn publish(&self, current: Vec<[u8; 32]>) {
+        self.0.rcu(|keys| {
+            let before = if keys.current == current { keys.before.clone() } else { keys.current.clone() };
+            Keys { current: current.clone(), before, candidate: Vec::new() }
+        });
+    }
+}
+
+/// All that judges a peer. Immutable, but for the ring of shared keys.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    pub(crate) anchors: Vec<Anchor>,
+    pub(crate) lists: Lists,
+    pub(crate) rules: Rules,
+}
+
+impl Trust {
+    /// Whether a peer that was vouched for will accept what we show now. In the shared layout one that showed another key
+    /// than ours of now has not got our files yet.
+    pub(crate) fn keeps_pace(&self, vouched: &Vouched) -> bool {
+        match &self.rules {
+            Rules::Shared { keys, .. } => keys.is_current(&vouched.spki_sha256),
+            Rules::PerNode { .. } | Rules::Edge { .. } => true,
+        }
+    }
+
+    /// Verifies a peer's chain in full, as of `now`.
+    pub(crate) fn vouch(
+        &self,
+        chain: &[CertificateDer<'_>],
+        side: PeerSide,
+        expect: Option<&Expected>,
+        now: SystemTime,
+    ) -> Result<Vouched, VerifyError> {
+        let refused = |reason, leaf| VerifyError { reason, leaf };
+        let (leaf, sent) = chain.split_first().ok_or_else(|| refused(Reason::NoCertificate, LeafNames::default()))?;
+        let facts = CertificateFacts::read(leaf).map_err(|reason| refused(reason, LeafNames::default()))?;
+        self.judge(leaf, sent, &facts, side, expect, now).map_err(|reason| refused(reason, facts.names()))
+    }
+
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        sent: &[CertificateDer<'_>],
+        facts: &CertificateFacts,
+        side: PeerSide,
+        expect: Option<&Expected>,
+        now: SystemTime,
+    ) -> Result<Vouched, Reason> {
+        self.leaf_itself(facts, side)?;
+        if sent.len() > SENT {
+            return Err(Reason::ChainTooLong { limit: path::INTERMEDIATES });
+        }
+        let not_after = path::verify(self, leaf, sent, facts, now)?;
+        let lax_usage = self.usages(facts, side)?;
+        let identity = self.identity(facts, side)?;
+        expect.map_or(Ok(()), |expect| expected(expect, &identity))?;
+        Ok(Vouched {
+            identity,
+            serial: facts.serial.clone(),
+            not_after,
+            spki_sha256: facts.spki_sha256,
+            lax_usage,
+            names: facts.names(),
+        })
+    }
+
+    fn leaf_itself(&self, facts: &CertificateFacts, side: PeerSide) -> Result<(), Reason> {
+        if facts.can_sign() {
+            return Err(Reason::CaAsLeaf);
+        }
+        if let Some(what) = &facts.weak_key {
+            return Err(Reason::WeakKey(what.clone()));
+        }
+        let nameless_is_fine = side == PeerSide::Client && !matches!(self.rules, Rules::PerNode { .. });
+        if facts.sans.is_empty() && !nameless_is_fine {
+            return Err(Reason::NoSan);
+        }
+        Ok(())
+    }
+
+    /// Whether the leaf passes only because the edge is told to be lax.
+    fn usages(&self, facts: &CertificateFacts, side: PeerSide) -> Result<bool, Reason> {
+        let named = facts.usages.is_some_and(|usages| match side {
+            PeerSide::Client => usages.client_auth,
+            PeerSide::Server => usages.server_auth,
+        });
+        let missing = match side {
+            PeerSide::Client => "clientAuth",
+            PeerSide::Server => "serverAuth",
+        };
+        match &self.rules {
+            Rules::PerNode { .. } if !named => Err(Reason::WrongUsage { missing }),
+            Rules::Edge { require_client_auth: true } if !named => Err(Reason::WrongUsage { missing }),
+            Rules::Edge { require_client_auth: false } => Ok(!named && facts.usages.is_some()),
+            _ => Ok(false),
+        }
+    }
+
+    fn identity(&self, facts: &CertificateFacts, side: PeerSide) -> Result<Identity, Reason> {
+        match &self.rules {
+            Rules::PerNode { trust_domain } => {
+                Identity::from_names(trust_domain, &facts.dns, &facts.uris).map_err(Reason::BadIdentity)
+            }
+            Rules::Shared { name, keys } => {
+                if side == PeerSide::Server && !facts.dns.contains(name) {
+                    return Err(Reason::NameMismatch { expected: name.clone() });
+                }
+                if keys.holds(&facts.spki_sha256) { Ok(Identity::Shared) } else { Err(Reason::UnknownSharedKey) }
+            }
+            Rules::Edge { .. } => {
+                let names = facts.names();
+                let name = names.sans.first().unwrap_or(&facts.subject).as_str().into();
+                Ok(Identity::Client { name })
+            }
+        }
+    }
+
+    /// Whether the name that a dialer asked for is this peer's, byte by byte.
+    pub(crate) fn is_called(&self, vouched: &Vouched, asked: &ServerName<'_>) -> Result<(), Reason> {
+        let ServerName::DnsName(asked) = asked else {
+            return Err(Reason::NameMismatch { expected: asked.to_str().into_owned() });
+        };
+        let called = match (&self.rules, &vouched.identity) {
+            (Rules::PerNode { trust_domain }, Identity::Node { role, .. }) => {
+                role_name(role, trust_domain) == asked.as_ref()
+            }
+            (Rules::Shared { name, .. }, Identity::Shared) => name == asked.as_ref(),
+            _ => false,
+        };
+        if called { Ok(()) } else { Err(Reason::NameMismatch { expected: asked.as_ref().to_owned() }) }
+    }
+}
+
+/// A shared leaf tells no role and no node apart: its key is all there is to ask.
+fn expected(expect: &Expected, found: &Identity) -> Result<(), Reason> {
+    match found {
+        Identity::Shared => Ok(()),
+        Identity::Node { role, .. } if *role != expect.role => {
+            Err(Reason::NameMismatch { expected: expect.role.to_string() })
+        }
+        Identity::Node { node, .. } => match &expect.node {
+            Some(meant) if meant != node => Err(Reason::NodeMismatch { expected: meant.to_string() }),
+            _ => Ok(()),
+        },
+        _ => Err(Reason::NameMismatch { expected: expect.role.to_string() }),
+    }
+}

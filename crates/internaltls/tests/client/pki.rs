@@ -1,0 +1,96 @@
+//! A certificate authority and the folders of its nodes, laid out and renewed as Kubernetes does it.
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use internaltls::{Files, NodeId, Role};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
+};
+use tempfile::TempDir;
+
+/// One CA in a folder of its own.
+pub(crate) struct Authority {
+    pub(crate) folder: TempDir,
+    ca: CertifiedIssuer<'static, KeyPair>,
+    issued: AtomicU32,
+}
+
+/// One node's folder: `NODE/server.pem` and its like, links into `NODE/..data`, a link to a version.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) role: Role,
+    pub(crate) id: NodeId,
+    pub(crate) folder: PathBuf,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let folder = TempDir::new().unwrap();
+        // Named after its folder: two CAs of one name would be told apart by their signatures only.
+        params.distinguished_name.push(DnType::CommonName, folder.path().display().to_string());
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { folder, ca, issued: AtomicU32::new(1) }
+    }
+
+    /// Its certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.ca.pem()
+    }
+
+    /// A node with a leaf, its first version.
+    pub(crate) fn node(&self, role: &str, id: &str) -> Node {
+        let node = Node { role: role.parse().unwrap(), id: id.parse().unwrap(), folder: self.folder.path().join(id) };
+        fs::DirBuilder::new().mode(0o700).create(&node.folder).unwrap();
+        for file in ["server.pem", "server.key", "ca.pem"] {
+            symlink(Path::new("..data").join(file), node.folder.join(file)).unwrap();
+        }
+        self.renew(&node);
+        node
+    }
+
+    /// A new leaf and key for the node, taken into use by one rename. Its serial, as status shows it.
+    pub(crate) fn renew(&self, node: &Node) -> String {
+        let number = self.issued.fetch_add(1, Ordering::Relaxed);
+        let (cert, key) = self.leaf(node, number);
+        let version = node.folder.join(format!("..{number}"));
+        fs::DirBuilder::new().mode(0o700).create(&version).unwrap();
+        write(&version.join("server.pem"), &cert);
+        write(&version.join("server.key"), &key);
+        write(&version.join("ca.pem"), &self.ca.pem());
+        let link = node.folder.join("..new");
+        symlink(version.file_name().unwrap(), &link).unwrap();
+        fs::rename(&link, node.folder.join("..data")).unwrap();
+        format!("{:08x}", number | 0x0100_0000)
+    }
+
+    fn leaf(&self, node: &Node, number: u32) -> (String, String) {
+        let mut params = CertificateParams::new(vec![format!("{}.mesh.internal", node.role)]).unwrap();
+        let uri = format!("spiffe://mesh.internal/{}/{}", node.role, node.id);
+        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(SerialNumber::from_slice(&(number | 0x0100_0000).to_be_bytes()));
+        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::minutes(5);
+        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(1);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.ca).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+impl Node {
+    pub(crate) fn files(&self) -> Files {
+        let file = |name: &str| self.folder.join(name);
+        Files::new(file("server.pem"), file("server.key"), file("ca.pem"))
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    use std::io::Write;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
