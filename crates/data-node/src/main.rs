@@ -1,0 +1,17 @@
+//! A data-node as a process of its own.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Owns shards of collections and answers for their rows.
+#[derive(clap::Parser)]
+#[command(version)]
+struct CommandLine {
+    #[command(flatten)]
+    args: data_node::Args,
+}
+
+fn main() -> ExitCode {
+    data_node::main_with(&CommandLine::parse().args)
+}

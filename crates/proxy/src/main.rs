@@ -1,0 +1,16 @@
+//! The proxy's process.
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The Milvus API at the edge, fanned out over a mutual-TLS mesh.
+#[derive(Parser)]
+#[command(name = "proxy", version)]
+struct Cli {
+    #[command(flatten)]
+    args: proxy::Args,
+}
+
+fn main() -> ExitCode {
+    proxy::main_with(Cli::parse().args)
+}

@@ -1,0 +1,73 @@
+//! Why a REST call was not carried out: the service's errors, and those of REST alone.
+use axum::http::StatusCode;
+
+use crate::error::Error;
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    NotFound,
+    Unauthenticated,
+    Timeout,
+    /// 1801: no JSON, or JSON of another type than the field has.
+    BadJson(String),
+    /// 1802: a field that must be there is not.
+    Missing(String),
+    /// 1804: rows that do not fit the collection.
+    BadRows(String),
+    /// 1806: a key of another kind than the collection's.
+    BadKey(String),
+    Api(Error),
+}
+
+pub(super) type Outcome<T> = Result<T, Failure>;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl Failure {
+    pub(super) fn bad_json(reason: impl Into<String>) -> Self {
+        Self::BadJson(reason.into())
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Api(Error::Unbuilt(_)) => StatusCode::NOT_IMPLEMENTED,
+            _ => StatusCode::OK,
+        }
+    }
+
+    pub(super) fn code(&self) -> i32 {
+        match self {
+            Self::NotFound => 404,
+            Self::Unauthenticated => 1800,
+            Self::Timeout => 10_001,
+            Self::BadJson(_) => 1801,
+            Self::Missing(_) => 1802,
+            Self::BadRows(_) => 1804,
+            Self::BadKey(_) => 1806,
+            Self::Api(Error::Refused(refusal)) => refusal.code.number(),
+            Self::Api(Error::Unbuilt(_)) => 10,
+            Self::Api(Error::Unavailable(_)) => 2,
+        }
+    }
+
+    pub(super) fn message(&self) -> String {
+        match self {
+            Self::NotFound => "404 page not found".into(),
+            Self::Unauthenticated => "user hasn't authenticated".into(),
+            Self::Timeout => "request timeout".into(),
+            Self::BadJson(reason) => format!("can only accept json format request, error: {reason}"),
+            Self::Missing(name) => format!("missing required parameters, error: `{name}` is required"),
+            Self::BadRows(reason) => format!("fail to deal the insert data, error: {reason}"),
+            Self::BadKey(reason) => format!("fail to convert the primary key, error: {reason}"),
+            Self::Api(error) => error.to_string(),
+        }
+    }
+}

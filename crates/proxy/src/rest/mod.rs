@@ -1,0 +1,141 @@
+//! The REST edge, version 2: a thin translation of the same service.
+//!
+//! 1. Every call is a POST with a JSON object. A GET without a body answers like the POST with `{}`.
+//! 2. A refusal is HTTP 200 with its code, as in Milvus. Other than 200 are: 401 without credentials, 404 for a path
+//!    that Milvus does not have, 408 when `Request-Timeout` runs out, and 501 with code 10 for what is not built here.
+//! 3. Names in JSON count in any case.
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::service::Service;
+use crate::users::Users;
+
+mod collections;
+mod create;
+mod entities;
+mod failure;
+mod fields;
+mod indexes;
+mod paths;
+mod rows;
+
+use failure::{Failure, Outcome};
+use fields::Fields;
+
+const ROOT: &str = "/v2/vectordb/";
+const LARGEST: usize = 256 << 20;
+/// How long a call may take when its caller does not say.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Edge {
+    service: Arc<Service>,
+    users: Users,
+}
+
+/// One call: what it is about, and how its caller wants to be answered.
+pub(crate) struct Call<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) fields: Fields,
+    /// From the body, else the header `DB-Name`.
+    pub(crate) db: String,
+    /// Whether integers of 64 bits are JSON texts.
+    pub(crate) longs_as_text: bool,
+}
+
+/// Everything REST that the edge serves.
+pub(crate) fn router(service: Arc<Service>, users: Users) -> Router {
+    Router::new().fallback(handle).with_state(Arc::new(Edge { service, users }))
+}
+
+async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let outcome = match time_limit(request.headers()) {
+        Ok(limit) => tokio::time::timeout(limit, edge.answer(request)).await.unwrap_or(Err(Failure::Timeout)),
+        Err(failure) => Err(failure),
+    };
+    match outcome {
+        Ok(body) => respond(StatusCode::OK, &body),
+        Err(failure) => respond(failure.status(), &json!({"code": failure.code(), "message": failure.message()})),
+    }
+}
+
+fn respond(status: StatusCode, body: &Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+impl Edge {
+    async fn answer(&self, request: Request) -> Outcome<Value> {
+        let (head, body) = request.into_parts();
+        let path = call_path(&head.method, head.uri.path())?.to_owned();
+        self.users.check_rest(header(&head.headers, "authorization")).map_err(|_| Failure::Unauthenticated)?;
+        let fields = read(&head.method, body).await?;
+        let call = self.call(&head.headers, fields)?;
+        let data = paths::route(&path, &call).await?;
+        Ok(succeeded(&path, data))
+    }
+
+    fn call(&self, headers: &HeaderMap, fields: Fields) -> Outcome<Call<'_>> {
+        let db = fields.text("dbName")?.map(str::to_owned);
+        let db = db.filter(|name| !name.is_empty()).or_else(|| header(headers, "db-name").map(str::to_owned));
+        let longs_as_text = header(headers, "accept-type-allow-int64").is_some_and(|v| v.eq_ignore_ascii_case("false"));
+        Ok(Call { service: &self.service, fields, db: db.unwrap_or_default(), longs_as_text })
+    }
+}
+
+/// What of an answer is its data, and what stands beside it.
+enum Data {
+    Only(Value),
+    /// Fields of the answer itself: `data`, `topks`, …
+    With(serde_json::Map<String, Value>),
+}
+
+fn succeeded(path: &str, data: Data) -> Value {
+    let mut answer = match data {
+        Data::Only(value) => serde_json::Map::from_iter([("data".to_owned(), value)]),
+        Data::With(fields) => fields,
+    };
+    answer.insert("code".into(), 0.into());
+    if path.starts_with("entities/") {
+        answer.insert("cost".into(), 0.into());
+    }
+    answer.into()
+}
+
+/// The path below the root, of a method that is served.
+fn call_path<'a>(method: &Method, path: &'a str) -> Outcome<&'a str> {
+    let path = path.strip_prefix(ROOT).filter(|_| method == Method::POST || method == Method::GET);
+    path.filter(|path| paths::is_known(path)).ok_or(Failure::NotFound)
+}
+
+async fn read(method: &Method, body: Body) -> Outcome<Fields> {
+    let bytes = axum::body::to_bytes(body, LARGEST).await.map_err(|error| Failure::bad_json(error.to_string()))?;
+    if bytes.is_empty() && method == Method::GET {
+        return Ok(Fields::default());
+    }
+    Fields::parse(&bytes)
+}
+
+fn time_limit(headers: &HeaderMap) -> Outcome<Duration> {
+    match header(headers, "request-timeout") {
+        None => Ok(PATIENCE),
+        Some(text) => match text.trim().parse::<u32>() {
+            Ok(seconds @ 1..) => Ok(Duration::from_secs(u64::from(seconds))),
+            _ => Err(Failure::bad_json(format!("header Request-Timeout must be a number of seconds, got `{text}`"))),
+        },
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}

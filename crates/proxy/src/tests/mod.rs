@@ -1,0 +1,4 @@
+//! Both edges against a cluster in memory, through real codecs.
+mod fake;
+mod grpc;
+mod rest;
