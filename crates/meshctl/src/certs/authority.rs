@@ -1,0 +1,345 @@
+//! What signs: a CA's certificate and key, and the leaves they make.
+//!
+//! 1. A leaf's validity begins five minutes ago, so that a peer whose clock lags accepts it, and never ends after its CA's.
+//! 2. Serial numbers are derived from the new key, so no two leaves of a CA share one.
+//! 3. Key bytes live in [`Issued`] only, which has no `Debug`.
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SanType,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// How long before now a leaf's validity begins.
+pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// How long a new CA is valid.
+pub const CA_LIFETIME: Duration = Duration::from_secs(3_650 * 86_400);
+
+/// The kind of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on P-256: small, fast, what the mesh uses.
+    EcP256,
+    /// RSA of 2,048 bits: what the Milvus documentation uses.
+    Rsa2048,
+}
+
+impl KeyKind {
+    fn generate(self) -> Result<KeyPair, rcgen::Error> {
+        match self {
+            Self::EcP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+            Self::Rsa2048 => KeyPair::generate_for(&PKCS_RSA_SHA256),
+        }
+    }
+
+    fn usages(self) -> Vec<KeyUsagePurpose> {
+        match self {
+            Self::EcP256 => vec![KeyUsagePurpose::DigitalSignature],
+            Self::Rsa2048 => vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment],
+        }
+    }
+}
+
+/// What a leaf is to say.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Its subject.
+    pub subject: DistinguishedName,
+    /// Its names.
+    pub sans: Vec<SanType>,
+    /// What it may be used for.
+    pub usages: Vec<ExtendedKeyUsagePurpose>,
+    /// The kind of its key.
+    pub key: KeyKind,
+}
+
+/// A certificate with its key, not yet on disk.
+#[expect(missing_debug_implementations, reason = "holds a private key; nothing may print it by accident")]
+pub struct Issued {
+    /// The certificate, PEM.
+    pub cert_pem: String,
+    /// Its private key, PKCS#8 PEM.
+    pub key_pem: String,
+    /// Serial number, lower-case hex.
+    pub serial: String,
+    /// The end of its validity.
+    pub not_after: OffsetDateTime,
+}
+
+/// A CA that can sign.
+#[expect(missing_debug_implementations, reason = "holds a private key; nothing may print it by accident")]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    cert_pem: String,
+    not_after: OffsetDateTime,
+}
+
+impl Authority {
+    /// A new CA named `name`: may sign certificates and CRLs, and no CA below itself.
+    ///
+    /// # Errors
+    /// When the key cannot be generated.
+    pub fn create(name: &str, key: KeyKind, now: OffsetDateTime) -> anyhow::Result<Self> {
+        Self::create_as(common_name(name), key, now)
+    }
+
+    /// As [`Self::create`], under any subject.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_as(subject: DistinguishedName, key: KeyKind, now: OffsetDateTime) -> anyhow::Result<Self> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = now - BACKDATE;
+        params.not_after = now + CA_LIFETIME;
+        let not_after = params.not_after;
+        let key = key.generate()?;
+        let cert_pem = params.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), cert_pem, not_after })
+    }
+
+    /// The CA whose `ca.pem` and `ca.key` lie in `folder`.
+    ///
+    /// # Errors
+    /// When either cannot be read, when they do not belong together, or when the CA has expired.
+    pub fn load(folder: &Path, now: OffsetDateTime) -> anyhow::Result<Self> {
+        let (cert_path, key_path) = (folder.join("ca.pem"), folder.join("ca.key"));
+        let cert_pem = read(&cert_path)?;
+        let der = first_certificate(&cert_pem, &cert_path)?;
+        let facts = Facts::read(&der, &cert_path)?;
+        ensure!(
+            now <= facts.not_after,
+            "the CA in {} expired on {}; make a new set of certificates with `meshctl certs init`",
+            cert_path.display(),
+            date(facts.not_after)
+        );
+        let key = KeyPair::from_pem(&read(&key_path)?).map_err(|_| {
+            anyhow::anyhow!(
+                "{} holds no private key that can sign; it must be PEM, RSA or ECDSA, not encrypted",
+                key_path.display()
+            )
+        })?;
+        ensure!(
+            key.subject_public_key_info() == facts.spki,
+            "{} is not the key of {}; put back the pair that was made together",
+            key_path.display(),
+            cert_path.display()
+        );
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&der, key)?, cert_pem, not_after: facts.not_after })
+    }
+
+    /// Signs a leaf, with a new key, valid until `valid_for` from `now` or the end of this CA.
+    ///
+    /// # Errors
+    /// When the key cannot be generated or the request holds what no certificate can.
+    pub fn issue(&self, request: &Request, valid_for: Duration, now: OffsetDateTime) -> anyhow::Result<Issued> {
+        self.sign(request, request.key.generate()?, now - BACKDATE, now + valid_for)
+    }
+
+    /// Signs a leaf for a key that exists, with exactly this validity, as long as the CA's does not end before.
+    ///
+    /// # Errors
+    /// When the key cannot be read or the request holds what no certificate can.
+    pub fn reissue(
+        &self,
+        request: &Request,
+        key_pem: &str,
+        not_before: OffsetDateTime,
+        not_after: OffsetDateTime,
+    ) -> anyhow::Result<Issued> {
+        self.sign(request, KeyPair::from_pem(key_pem)?, not_before, not_after)
+    }
+
+    fn sign(
+        &self,
+        request: &Request,
+        key: KeyPair,
+        not_before: OffsetDateTime,
+        not_after: OffsetDateTime,
+    ) -> anyhow::Result<Issued> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = request.subject.clone();
+        params.subject_alt_names.clone_from(&request.sans);
+        params.extended_key_usages.clone_from(&request.usages);
+        params.key_usages = request.key.usages();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = not_before;
+        params.not_after = not_after.min(self.not_after);
+        let cert = params.signed_by(&key, &self.issuer)?;
+        let facts = Facts::read(cert.der(), Path::new("the new leaf"))?;
+        Ok(Issued {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+            serial: facts.serial,
+            not_after: facts.not_after,
+        })
+    }
+
+    /// Its certificate, PEM: what peers are given to trust.
+    #[must_use]
+    pub fn cert_pem(&self) -> &str {
+        &self.cert_pem
+    }
+
+    /// Its private key, PEM.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+}
+
+/// What is read off a certificate on disk.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Serial number, lower-case hex.
+    pub serial: String,
+    /// The end of its validity.
+    pub not_after: OffsetDateTime,
+    /// The public key, DER.
+    pub spki: Vec<u8>,
+    /// What a successor is to say: the same.
+    pub request: Request,
+}
+
+impl Facts {
+    /// Reads `der`; `path` is for the message.
+    ///
+    /// # Errors
+    /// When it is not a certificate, or bears a name that cannot be written again.
+    pub fn read(der: &[u8], path: &Path) -> anyhow::Result<Self> {
+        let (_, cert) = X509Certificate::from_der(der).map_err(|_| {
+            anyhow::anyhow!("{} holds a certificate that cannot be parsed; make it again", path.display())
+        })?;
+        let bad_names = || format!("{} bears names that cannot be read", path.display());
+        Ok(Self {
+            serial: hex(cert.raw_serial()),
+            not_after: cert.validity().not_after.to_datetime(),
+            spki: cert.public_key().raw.to_vec(),
+            request: Request {
+                subject: subject_of(&cert).with_context(bad_names)?,
+                sans: sans_of(&cert).with_context(bad_names)?,
+                usages: usages_of(&cert),
+                key: key_kind_of(&cert),
+            },
+        })
+    }
+
+    /// The first certificate of the file at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when the file cannot be read.
+    pub fn of_file(path: &Path) -> anyhow::Result<Self> {
+        Self::read(&first_certificate(&read(path)?, path)?, path)
+    }
+}
+
+/// A subject that is one CN. Nothing reads a role or a host name from it.
+#[must_use]
+pub fn common_name(name: &str) -> DistinguishedName {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, name);
+    subject
+}
+
+/// `name` as a SAN: an address where it is one, else a DNS name.
+///
+/// # Errors
+/// When it has characters that no DNS name has.
+pub fn san(name: &str) -> anyhow::Result<SanType> {
+    if let Ok(address) = name.parse() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._*".contains(&b));
+    ensure!(
+        fits,
+        "`{name}` is neither a DNS name nor an IP address; give --san names such as db.example.com or 192.0.2.7"
+    );
+    Ok(SanType::DnsName(name.try_into()?))
+}
+
+/// Day and time as everything here prints it: RFC 3339, UTC.
+#[must_use]
+pub fn date(at: OffsetDateTime) -> String {
+    at.to_offset(time::UtcOffset::UTC)
+        .replace_nanosecond(0)
+        .unwrap_or(at)
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_else(|_| at.unix_timestamp().to_string())
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
+}
+
+fn first_certificate(pem: &str, path: &Path) -> anyhow::Result<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
+        anyhow::anyhow!(
+            "{} holds no certificate; it must hold a PEM block that begins with -----BEGIN CERTIFICATE-----",
+            path.display()
+        )
+    })
+}
+
+fn subject_of(cert: &X509Certificate<'_>) -> anyhow::Result<DistinguishedName> {
+    let mut subject = DistinguishedName::new();
+    for attribute in cert.subject().iter_attributes() {
+        let oid: Vec<u64> =
+            attribute.attr_type().iter().context("an attribute of the subject has no readable type")?.collect();
+        subject.push(DnType::from_oid(&oid), attribute.as_str()?);
+    }
+    Ok(subject)
+}
+
+fn sans_of(cert: &X509Certificate<'_>) -> anyhow::Result<Vec<SanType>> {
+    let Some(extension) = cert.subject_alternative_name()? else { return Ok(Vec::new()) };
+    extension.value.general_names.iter().map(san_of).collect()
+}
+
+fn san_of(name: &x509_parser::extensions::GeneralName<'_>) -> anyhow::Result<SanType> {
+    use x509_parser::extensions::GeneralName;
+    Ok(match name {
+        GeneralName::DNSName(name) => SanType::DnsName((*name).try_into()?),
+        GeneralName::URI(name) => SanType::URI((*name).try_into()?),
+        GeneralName::RFC822Name(name) => SanType::Rfc822Name((*name).try_into()?),
+        GeneralName::IPAddress(octets) => SanType::IpAddress(address(octets)?),
+        other => bail!("a SAN of an unusual kind: {other}"),
+    })
+}
+
+fn address(octets: &[u8]) -> anyhow::Result<std::net::IpAddr> {
+    match (<[u8; 4]>::try_from(octets), <[u8; 16]>::try_from(octets)) {
+        (Ok(v4), _) => Ok(v4.into()),
+        (_, Ok(v6)) => Ok(v6.into()),
+        _ => bail!("an address of {} bytes", octets.len()),
+    }
+}
+
+fn usages_of(cert: &X509Certificate<'_>) -> Vec<ExtendedKeyUsagePurpose> {
+    let Ok(Some(extension)) = cert.extended_key_usage() else { return Vec::new() };
+    let named = [
+        (extension.value.any, ExtendedKeyUsagePurpose::Any),
+        (extension.value.server_auth, ExtendedKeyUsagePurpose::ServerAuth),
+        (extension.value.client_auth, ExtendedKeyUsagePurpose::ClientAuth),
+    ];
+    named.into_iter().filter_map(|(has, usage)| has.then_some(usage)).collect()
+}
+
+fn key_kind_of(cert: &X509Certificate<'_>) -> KeyKind {
+    match cert.public_key().parsed() {
+        Ok(x509_parser::public_key::PublicKey::RSA(_)) => KeyKind::Rsa2048,
+        _ => KeyKind::EcP256,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,6 @@
+//! `meshctl`; everything is in the library.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    meshctl::main()
+}

@@ -1,0 +1,169 @@
+//! The status of a cluster as JSON: `processes` and `connections`.
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Process;
+
+/// Everything that is told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// Each process.
+    pub processes: Vec<ProcessStatus>,
+    /// Each live connection of the mesh, once for each end that told of it.
+    pub connections: Vec<Told>,
+}
+
+/// What a process serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// What it is.
+    pub role: String,
+    /// Which one.
+    pub node: String,
+    /// The number of its material in the mesh; null without TLS, or when it did not answer. So are the next three.
+    pub generation: Option<u64>,
+    /// When that was loaded, RFC 3339.
+    pub loaded_at: Option<String>,
+    /// The leaf that it shows.
+    pub leaf: Option<Leaf>,
+    /// What came of the last look at the files.
+    pub last_reload: Option<Reload>,
+    /// Since when the files differ from what is served, RFC 3339; null while they agree.
+    #[serde(default)]
+    pub differs_since: Option<String>,
+    /// The proxy's external listener; null at other roles, and without TLS there.
+    #[serde(default)]
+    pub edge: Option<Material>,
+    /// Whether it is ready.
+    #[serde(default)]
+    pub ready: bool,
+    /// Why it is not.
+    #[serde(default)]
+    pub not_ready: Vec<String>,
+    /// Why nothing is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A set of material.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Material {
+    /// Its number.
+    pub generation: u64,
+    /// When it was loaded, RFC 3339.
+    pub loaded_at: String,
+    /// The leaf that is shown.
+    pub leaf: Leaf,
+    /// What came of the last look at the files.
+    pub last_reload: Option<Reload>,
+}
+
+/// A leaf.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// Serial number, lower-case hex.
+    pub serial: String,
+    /// Its names.
+    pub sans: Vec<String>,
+    /// The end of its validity, RFC 3339.
+    pub not_after: String,
+}
+
+/// A look at the files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reload {
+    /// When, RFC 3339.
+    pub at: String,
+    /// `ok`, `unchanged` or `failed`.
+    pub result: String,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// A connection, as one of its ends tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// `role/node` of the process that told.
+    #[serde(default)]
+    pub told_by: String,
+    /// Who dialled: `role/node`.
+    pub from: String,
+    /// Who accepted.
+    pub to: String,
+    /// `tcp` or `quic`.
+    pub transport: String,
+    /// Such as `TLSv1.3`; null without TLS, as the next six.
+    pub tls_version: Option<String>,
+    /// Such as `TLS13_AES_256_GCM_SHA384`.
+    pub cipher_suite: Option<String>,
+    /// Such as `X25519MLKEM768`.
+    pub kx_group: Option<String>,
+    /// The name that was dialled.
+    pub sni: Option<String>,
+    /// Whom the teller verified at the other end.
+    pub peer: Option<String>,
+    /// The leaf that it verified.
+    pub peer_serial: Option<String>,
+    /// The leaf that it showed.
+    #[serde(default)]
+    pub own_serial: Option<String>,
+    /// The teller's material.
+    pub generation: Option<u64>,
+    /// Since when the connection is open, RFC 3339.
+    pub since: String,
+}
+
+/// What one process answers.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Answer {
+    #[serde(flatten)]
+    process: ProcessStatus,
+    #[serde(default)]
+    connections: Vec<Told>,
+}
+
+impl Answer {
+    /// Apart, and signed; what the process says it is counts, not what was expected at its address.
+    pub(super) fn split(self, asked: &Process) -> (ProcessStatus, Vec<Told>) {
+        let mut process = self.process;
+        let told_by = format!("{}/{}", process.role, process.node);
+        if (&process.role, &process.node) != (&asked.role, &asked.node) {
+            process.error = Some(format!("{told_by} answers at the address of {}", asked.node));
+        }
+        let sign = |told| Told { told_by: told_by.clone(), ..told };
+        (process, self.connections.into_iter().map(sign).collect())
+    }
+}
+
+impl ProcessStatus {
+    /// One that told nothing.
+    pub(super) fn silent(process: &Process, error: String) -> Self {
+        Self {
+            role: process.role.clone(),
+            node: process.node.clone(),
+            generation: None,
+            loaded_at: None,
+            leaf: None,
+            last_reload: None,
+            differs_since: None,
+            edge: None,
+            ready: false,
+            not_ready: Vec::new(),
+            error: Some(error),
+        }
+    }
+}
+
+impl Document {
+    /// Whether every process told.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.processes.iter().all(|process| process.error.is_none())
+    }
+
+    pub(super) fn add(&mut self, process: ProcessStatus, told: Vec<Told>) {
+        self.processes.push(process);
+        self.connections.extend(told);
+        self.connections
+            .sort_by(|a, b| (&a.from, &a.to, &a.since, &a.told_by).cmp(&(&b.from, &b.to, &b.since, &b.told_by)));
+    }
+}

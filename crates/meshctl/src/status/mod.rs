@@ -1,0 +1,77 @@
+//! `status`: what each process serves, and every live connection of the mesh, as both ends tell it.
+//!
+//! 1. Read from the status document of each process named in `cluster.json`. One that does not answer is listed with the
+//!    reason, and makes the exit code 1.
+//! 2. A connection stands in the list once for each end that told of it (`told_by`): `peer` and `peer_serial` are what that
+//!    end verified, so that a leaf that one end has and the other does not know is seen.
+//!
+//! Parts: [`document`] is the JSON, [`table`] the text.
+pub mod document;
+pub mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use time::OffsetDateTime;
+
+use crate::cluster::{Cluster, Process};
+use crate::http;
+use document::{Document, ProcessStatus, Told};
+
+/// The arguments of `status`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  meshctl status\n  meshctl status --json | jq '.connections[] | {from, to, peer_serial}'"
+)]
+pub struct Args {
+    /// The cluster's folder
+    #[arg(long, default_value = ".mesh", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Args {
+    /// Asks every process and prints what they tell.
+    ///
+    /// # Errors
+    /// When no cluster is up in the folder.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let cluster = Cluster::read(&self.dir)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let document = runtime.block_on(collect(&cluster));
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&document)?);
+        } else {
+            print!("{}", table::render(&document, OffsetDateTime::now_utc()));
+        }
+        Ok(if document.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// What all processes of a cluster tell, asked at once.
+pub async fn collect(cluster: &Cluster) -> Document {
+    let asked: Vec<_> = cluster.processes.iter().cloned().map(|process| tokio::spawn(ask(process))).collect();
+    let mut document = Document::default();
+    for answer in asked {
+        if let Ok((process, told)) = answer.await {
+            document.add(process, told);
+        }
+    }
+    document
+}
+
+async fn ask(process: Process) -> (ProcessStatus, Vec<Told>) {
+    match fetch(&process.management).await {
+        Ok(answer) => answer.split(&process),
+        Err(error) => (ProcessStatus::silent(&process, format!("{error:#}")), Vec::new()),
+    }
+}
+
+async fn fetch(management: &str) -> anyhow::Result<document::Answer> {
+    let (code, body) = http::get(management, "/status").await?;
+    ensure!(code == 200, "http://{management}/status answered {code}");
+    serde_json::from_slice(&body).with_context(|| format!("http://{management}/status is not the status of a node"))
+}

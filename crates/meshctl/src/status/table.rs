@@ -1,0 +1,211 @@
+//! The status of a cluster as text. Pure.
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::document::{Document, Leaf, ProcessStatus, Reload, Told};
+
+/// How much of a serial number is shown: enough to tell two leaves apart.
+const SERIAL: usize = 12;
+
+/// Both tables, and below them whatever is not as it should be.
+#[must_use]
+pub fn render(document: &Document, now: OffsetDateTime) -> String {
+    let mut text =
+        columns(&["NODE", "STATE", "GEN", "LEAF", "EXPIRES IN", "LOADED", "NAMES"], &processes(document, now));
+    text.push('\n');
+    text.push_str(&columns(
+        &["FROM", "TO", "TLS", "CIPHER SUITE", "KEY EXCHANGE", "SNI", "TOLD BY", "PEER'S LEAF", "GEN", "OPEN FOR"],
+        &document.connections.iter().map(|told| connection(told, now)).collect::<Vec<_>>(),
+    ));
+    if document.connections.is_empty() {
+        text.push_str("no connection is open\n");
+    }
+    text + &remarks(document)
+}
+
+fn processes(document: &Document, now: OffsetDateTime) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for process in &document.processes {
+        rows.push(material(
+            &process.node,
+            state(process),
+            process.generation,
+            process.leaf.as_ref(),
+            process.loaded_at.as_deref(),
+            now,
+        ));
+        if let Some(edge) = &process.edge {
+            let name = format!("{} (edge)", process.node);
+            rows.push(material(
+                &name,
+                String::new(),
+                Some(edge.generation),
+                Some(&edge.leaf),
+                Some(&edge.loaded_at),
+                now,
+            ));
+        }
+    }
+    rows
+}
+
+fn material(
+    name: &str,
+    state: String,
+    generation: Option<u64>,
+    leaf: Option<&Leaf>,
+    loaded: Option<&str>,
+    now: OffsetDateTime,
+) -> Vec<String> {
+    vec![
+        name.to_owned(),
+        state,
+        or_dash(generation),
+        or_dash(leaf.map(|leaf| short(&leaf.serial))),
+        or_dash(leaf.map(|leaf| span(&leaf.not_after, now))),
+        or_dash(loaded.map(|at| format!("{} ago", span(at, now)))),
+        or_dash(leaf.map(|leaf| leaf.sans.join(" "))),
+    ]
+}
+
+fn state(process: &ProcessStatus) -> String {
+    let state = match (&process.error, process.ready) {
+        (Some(_), _) => "no answer",
+        (None, true) => "ready",
+        (None, false) => "not ready",
+    };
+    state.to_owned()
+}
+
+fn connection(told: &Told, now: OffsetDateTime) -> Vec<String> {
+    vec![
+        told.from.clone(),
+        told.to.clone(),
+        or_dash(told.tls_version.as_deref()),
+        or_dash(told.cipher_suite.as_deref()),
+        or_dash(told.kx_group.as_deref()),
+        or_dash(told.sni.as_deref()),
+        told.told_by.clone(),
+        or_dash(told.peer_serial.as_deref().map(short)),
+        or_dash(told.generation),
+        span(&told.since, now),
+    ]
+}
+
+fn remarks(document: &Document) -> String {
+    let lines: Vec<_> = document.processes.iter().flat_map(remarks_on).collect();
+    if lines.is_empty() { String::new() } else { format!("\n{}\n", lines.join("\n")) }
+}
+
+fn remarks_on(process: &ProcessStatus) -> Vec<String> {
+    let node = &process.node;
+    let mut lines: Vec<_> = process.error.iter().map(|error| format!("{node}: {error}")).collect();
+    lines.extend(process.not_ready.iter().map(|reason| format!("{node} is not ready: {reason}")));
+    lines
+        .extend(failed(process.last_reload.as_ref()).map(|reason| format!("{node}: the last reload failed: {reason}")));
+    let edge = process.edge.as_ref().and_then(|edge| edge.last_reload.as_ref());
+    lines.extend(failed(edge).map(|reason| format!("{node}: the last reload at the edge failed: {reason}")));
+    lines.extend(
+        process
+            .differs_since
+            .iter()
+            .map(|since| format!("{node}: what is on disk is not what is served, since {since}")),
+    );
+    lines
+}
+
+fn failed(reload: Option<&Reload>) -> Option<&str> {
+    reload
+        .filter(|reload| reload.result == "failed")
+        .map(|reload| reload.reason.as_deref().unwrap_or("no reason was given"))
+}
+
+/// How far `at` is from now, in the largest unit that tells something.
+fn span(at: &str, now: OffsetDateTime) -> String {
+    let Ok(at) = OffsetDateTime::parse(at, &Rfc3339) else { return at.to_owned() };
+    let seconds = (at - now).whole_seconds().unsigned_abs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn short(serial: &str) -> String {
+    serial.chars().take(SERIAL).collect()
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Rows under their heads, each column as wide as its widest cell, the last without padding.
+fn columns(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |nth: usize| {
+        rows.iter().filter_map(|row| row.get(nth)).map(String::len).chain([heads[nth].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..heads.len()).map(width).collect();
+    let heads: Vec<_> = heads.iter().map(|head| (*head).to_owned()).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    std::iter::once(&heads).chain(rows).map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document() -> Document {
+        let json = serde_json::json!({
+            "processes": [
+                {"role": "proxy", "node": "proxy-1", "generation": 2, "loaded_at": "2026-01-02T03:04:05Z", "ready": true,
+                 "leaf": {"serial": "0123456789abcdef", "sans": ["proxy.mesh.internal"], "not_after": "2026-03-02T03:04:05Z"},
+                 "last_reload": {"at": "2026-01-02T03:05:00Z", "result": "failed", "reason": "the key is of another leaf"},
+                 "edge": {"generation": 1, "loaded_at": "2026-01-02T03:04:05Z", "last_reload": null,
+                          "leaf": {"serial": "ffff", "sans": ["localhost"], "not_after": "2026-01-02T13:04:05Z"}}},
+                {"role": "coordinator", "node": "coordinator-1", "generation": null, "loaded_at": null, "leaf": null,
+                 "last_reload": null, "error": "http://127.0.0.1:1/status did not answer"},
+            ],
+            "connections": [
+                {"told_by": "proxy/proxy-1", "from": "proxy/proxy-1", "to": "coordinator/coordinator-1", "transport": "tcp",
+                 "tls_version": "TLSv1.3", "cipher_suite": "TLS13_AES_256_GCM_SHA384", "kx_group": "X25519MLKEM768",
+                 "sni": "coordinator.mesh.internal", "peer": "spiffe://mesh.internal/coordinator/coordinator-1",
+                 "peer_serial": "aa", "generation": 2, "since": "2026-01-02T03:04:05Z"},
+            ],
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn tells_what_matters() {
+        let now = OffsetDateTime::parse("2026-01-02T03:05:35Z", &Rfc3339).unwrap();
+        let text = render(&document(), now);
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(
+            lines[1],
+            ["proxy-1", "ready", "2", "0123456789ab", "58 days", "90 s ago", "proxy.mesh.internal"],
+            "{text}"
+        );
+        assert_eq!(lines[2], ["proxy-1 (edge)", "1", "ffff", "9 h", "90 s ago", "localhost"], "{text}");
+        assert_eq!(lines[3], ["coordinator-1", "no answer", "-", "-", "-", "-", "-"], "{text}");
+        assert!(
+            text.contains("X25519MLKEM768") && text.contains("coordinator-1: http://127.0.0.1:1/status did not answer"),
+            "{text}"
+        );
+        assert!(text.contains("proxy-1: the last reload failed: the key is of another leaf"), "{text}");
+    }
+
+    #[test]
+    fn missing_process_is_not_complete() {
+        let mut document = document();
+        assert!(!document.complete());
+        document.processes.pop();
+        assert!(document.complete());
+    }
+}

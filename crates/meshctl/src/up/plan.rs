@@ -1,0 +1,197 @@
+//! Who runs where. Decides; ports are asked for through [`Choose`], nothing else is touched.
+//!
+//! 1. The proxy is the first process: its health port is the base, where Milvus has it.
+//! 2. What the user's file names counts. What it does not name is ours: TLS at the edge, mutual TLS within, ports as
+//!    documented. Addresses are loopback whatever the file says.
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use internaltls::identity::TrustDomain;
+
+use super::Args;
+use super::config::Keys;
+
+/// The host that clients are told: a name that the edge's leaf bears.
+pub const HOST: &str = "localhost";
+
+/// Where ports come from.
+pub trait Choose {
+    /// `wanted`, if it is free; `what` and `flag` are for the message if it is not. `None`: any free one.
+    ///
+    /// # Errors
+    /// When it is taken, or not ours to take.
+    fn port(&mut self, wanted: Option<u16>, what: &str, flag: &str) -> anyhow::Result<u16>;
+    /// Whether every port that nobody named is to be a free one.
+    fn all_free(&self) -> bool;
+}
+
+/// A cluster to be.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its folder, absolute.
+    pub dir: PathBuf,
+    /// The user's file, if there is one.
+    pub base: Option<PathBuf>,
+    /// What the user named, by key.
+    pub given: Keys,
+    /// In the order in which they stop: proxy, data-nodes, coordinator.
+    pub nodes: Vec<Node>,
+    /// Clients' TLS.
+    pub tls_mode: u8,
+    /// Whether we make the edge's certificates.
+    pub own_edge: bool,
+    /// Whether we make the nodes' certificates.
+    pub own_mesh: bool,
+    /// How the mesh is named.
+    pub trust_domain: TrustDomain,
+    /// The port for gRPC.
+    pub grpc: u16,
+    /// The port for REST: its own, or that of gRPC.
+    pub rest: u16,
+}
+
+/// A process to be.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What it is.
+    pub role: Role,
+    /// Which one.
+    pub name: String,
+    /// Its mesh listener.
+    pub internal: SocketAddr,
+    /// /healthz and /livez.
+    pub health: SocketAddr,
+    /// /status and /metrics.
+    pub management: SocketAddr,
+    /// The folder that it reads.
+    pub config: PathBuf,
+    /// The file that it writes.
+    pub log: PathBuf,
+}
+
+/// The roles that are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Terminates the edge.
+    Proxy,
+    /// Owns shards.
+    DataNode,
+    /// Knows who owns what.
+    Coordinator,
+}
+
+impl Role {
+    /// As in certificates and in `meshctl run`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::DataNode => "data-node",
+            Self::Coordinator => "coordinator",
+        }
+    }
+}
+
+impl Plan {
+    /// The folder of certificates that `verify` and `renew` look into.
+    #[must_use]
+    pub fn certs(&self) -> PathBuf {
+        let theirs = self.given.get("internaltls.serverPemPath").and_then(|path| Path::new(path).parent());
+        match theirs {
+            Some(folder) if !self.own_mesh => folder.to_owned(),
+            _ => self.dir.join("certs"),
+        }
+    }
+}
+
+/// Decides, or says why it cannot be.
+///
+/// # Errors
+/// When a port is taken, or a key names what no cluster can have.
+pub fn plan(args: &Args, dir: &Path, given: Keys, ports: &mut impl Choose) -> anyhow::Result<Plan> {
+    let nobody_names = |keys: [&str; 3]| keys.iter().all(|key| !given.contains_key(key));
+    let grpc = edge_port(args.port, &given, "proxy.port", 19_530, "clients", "--port", ports)?;
+    let rest = match (args.http_port, given.contains_key("proxy.port") && !given.contains_key("proxy.http.port")) {
+        // A file that names proxy.port alone means what Milvus means: REST shares it.
+        (None, true) => grpc,
+        _ => edge_port(args.http_port, &given, "proxy.http.port", 8_080, "REST", "--http-port", ports)?,
+    };
+    Ok(Plan {
+        dir: dir.to_owned(),
+        base: args.config.as_ref().map(std::path::absolute).transpose()?,
+        nodes: nodes(args, dir, ports)?,
+        tls_mode: tls_mode(args, &given)?,
+        own_edge: nobody_names(["tls.serverPemPath", "tls.serverKeyPath", "tls.caPemPath"]),
+        own_mesh: nobody_names(["internaltls.serverPemPath", "internaltls.serverKeyPath", "internaltls.caPemPath"]),
+        trust_domain: given.get("internaltls.trustDomain").map_or("mesh.internal", String::as_str).parse()?,
+        grpc,
+        rest,
+        given,
+    })
+}
+
+fn tls_mode(args: &Args, given: &Keys) -> anyhow::Result<u8> {
+    let named = given.get("common.security.tlsMode").map(|text| text.parse());
+    let named = named.transpose().context("common.security.tlsMode must be 0, 1 or 2")?;
+    let mode = args.tls_mode.or(named).unwrap_or(1);
+    ensure!(mode <= 2, "common.security.tlsMode must be 0, 1 or 2");
+    Ok(mode)
+}
+
+fn edge_port(
+    flag: Option<u16>,
+    given: &Keys,
+    key: &str,
+    default: u16,
+    what: &str,
+    name: &str,
+    ports: &mut impl Choose,
+) -> anyhow::Result<u16> {
+    let named = given.get(key).map(|text| text.parse()).transpose().with_context(|| format!("{key} must be a port"))?;
+    let fallback = if ports.all_free() { None } else { Some(default) };
+    ports.port(flag.or(named).filter(|port| *port != 0).or(fallback), what, name)
+}
+
+fn nodes(args: &Args, dir: &Path, ports: &mut impl Choose) -> anyhow::Result<Vec<Node>> {
+    let data = (1..=args.data_nodes).map(|n| (Role::DataNode, n, (n == 1).then_some(21_124)));
+    let all = [(Role::Proxy, 1, Some(19_529))].into_iter().chain(data).chain([(Role::Coordinator, 1, Some(22_125))]);
+    let base = args.management_port.or((!ports.all_free()).then_some(9_091));
+    all.enumerate().map(|(nth, (role, n, internal))| node(dir, nth, role, n, internal, base, ports)).collect()
+}
+
+fn node(
+    dir: &Path,
+    nth: usize,
+    role: Role,
+    n: u16,
+    internal: Option<u16>,
+    base: Option<u16>,
+    ports: &mut impl Choose,
+) -> anyhow::Result<Node> {
+    let name = format!("{}-{n}", role.name());
+    let internal = internal.filter(|_| !ports.all_free());
+    let of_base = |more: usize| base.map(|base| u16::try_from(usize::from(base) + 2 * nth + more)).transpose();
+    let too_high = "--management-port leaves no room for two ports a process; choose a lower one";
+    Ok(Node {
+        internal: loopback(ports.port(internal, &format!("{name} in the mesh"), "--free-ports")?),
+        health: loopback(ports.port(
+            of_base(0).context(too_high)?,
+            &format!("health of {name}"),
+            "--management-port",
+        )?),
+        management: loopback(ports.port(
+            of_base(1).context(too_high)?,
+            &format!("status of {name}"),
+            "--management-port",
+        )?),
+        config: dir.join("config").join(&name),
+        log: dir.join("logs").join(format!("{name}.log")),
+        role,
+        name,
+    })
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}

@@ -1,0 +1,211 @@
+//! The life of all processes: start, ready, stay, stop.
+use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+use tokio::signal::unix::{self, SignalKind};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::child::{Child, tail};
+use super::guide;
+use super::plan::{Plan, Role};
+use super::progress::Progress;
+use crate::cluster::Cluster;
+use crate::http;
+
+/// How often processes are looked at.
+const PACE: Duration = Duration::from_millis(100);
+/// How long all of them may take until they are ready.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// How long one may drain before it is killed: more than the nodes' own limit, 30 s unless configured.
+const GRACE: Duration = Duration::from_secs(40);
+/// The same, for a cluster that never was ready.
+const GRACE_OF_A_FAILED_START: Duration = Duration::from_secs(5);
+
+pub(super) async fn supervise(plan: &Plan) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let mut children = start(plan)?;
+    let lived = tokio::select! {
+        lived = live(plan, &mut children) => lived,
+        () = signals.next() => Ok(()),
+    };
+    Cluster::remove(&plan.dir);
+    let grace = if lived.is_ok() { GRACE } else { GRACE_OF_A_FAILED_START };
+    tokio::select! {
+        () = stop(plan, &mut children, grace) => {}
+        () = signals.next() => kill(&mut children),
+    }
+    lived.map(|()| ExitCode::SUCCESS)
+}
+
+/// A process that cannot even be started takes those before it along when `children` is dropped and we exit.
+fn start(plan: &Plan) -> anyhow::Result<Vec<Child>> {
+    let mut children: Vec<Child> = Vec::new();
+    for node in &plan.nodes {
+        match Child::start(node) {
+            Ok(child) => children.push(child),
+            Err(error) => {
+                kill(&mut children);
+                return Err(error);
+            }
+        }
+    }
+    Ok(children)
+}
+
+/// Until all are ready, and then for as long as one of them lives.
+async fn live(plan: &Plan, children: &mut [Child]) -> anyhow::Result<()> {
+    become_ready(plan, children).await?;
+    let program = std::env::current_exe().context("could not find this program's own file")?;
+    crate::note(&guide::text(plan, &program));
+    let pids: Vec<_> = children.iter().map(Child::id).collect();
+    guide::cluster(plan, &pids).write(&plan.dir)?;
+    watch(plan, children).await
+}
+
+async fn become_ready(plan: &Plan, children: &mut [Child]) -> anyhow::Result<()> {
+    let progress = Progress::new(plan);
+    let became = wait_for_all(plan, children, &progress).await;
+    progress.give_way();
+    became
+}
+
+async fn wait_for_all(plan: &Plan, children: &mut [Child], progress: &Progress) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_WITHIN;
+    let mut waiting: Vec<Option<String>> = vec![Some("starting".to_owned()); plan.nodes.len()];
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while waiting.iter().any(Option::is_some) {
+        pace.tick().await;
+        nobody_ended(plan, children)?;
+        for (nth, waits) in waiting.iter_mut().enumerate() {
+            let before = waits.is_some();
+            *waits = not_ready(&plan.nodes[nth].health.to_string()).await;
+            match waits {
+                Some(reason) => progress.waits(nth, reason),
+                None if before => progress.ready(nth),
+                None => {}
+            }
+        }
+        if Instant::now() > deadline {
+            bail!("{}", too_slow(plan, &waiting));
+        }
+    }
+    Ok(())
+}
+
+/// `None` when it is ready, else why it is not.
+async fn not_ready(health: &str) -> Option<String> {
+    match http::get(health, "/healthz").await {
+        Ok((200, _)) => None,
+        Ok((_, body)) => Some(reasons(&body)),
+        Err(_) => Some("starting".to_owned()),
+    }
+}
+
+fn reasons(body: &[u8]) -> String {
+    let parsed: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let reasons = ["reasons", "not_ready"].iter().find_map(|name| parsed.get(*name)?.as_array());
+    let texts: Vec<_> = reasons.into_iter().flatten().filter_map(|reason| reason.as_str()).collect();
+    if texts.is_empty() { "not ready".to_owned() } else { texts.join("; ") }
+}
+
+fn too_slow(plan: &Plan, waiting: &[Option<String>]) -> String {
+    let late = plan.nodes.iter().zip(waiting).filter_map(|(node, reason)| Some((node, reason.as_ref()?)));
+    let lines: String =
+        late.map(|(node, reason)| format!("\n  {}: {reason} (log: {})", node.name, node.log.display())).collect();
+    format!("not ready within {} s, so everything was stopped:{lines}", READY_WITHIN.as_secs())
+}
+
+fn nobody_ended(plan: &Plan, children: &mut [Child]) -> anyhow::Result<()> {
+    for (node, child) in plan.nodes.iter().zip(children) {
+        if let Some(status) = child.ended() {
+            bail!(
+                "{} ended while it started ({status}), so everything was stopped; the end of its log, {}:\n{}",
+                node.name,
+                node.log.display(),
+                tail(&node.log)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// One that ends is told of, once; the others go on.
+async fn watch(plan: &Plan, children: &mut [Child]) -> anyhow::Result<()> {
+    let mut told = vec![false; children.len()];
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while told.iter().any(|told| !told) {
+        pace.tick().await;
+        for (nth, child) in children.iter_mut().enumerate() {
+            if let (Some(status), false) = (child.ended(), told[nth]) {
+                told[nth] = true;
+                eprintln!("{}", farewell(plan, nth, status));
+            }
+        }
+    }
+    bail!("every process of the cluster has ended; their logs are in {}", plan.dir.join("logs").display())
+}
+
+fn farewell(plan: &Plan, nth: usize, status: ExitStatus) -> String {
+    let node = &plan.nodes[nth];
+    let program = std::env::current_exe().unwrap_or_else(|_| "meshctl".into());
+    format!(
+        "{} has ended ({status}); the others go on. Its log: {}. To start it again: {} run {} --node {} --config {}",
+        node.name,
+        node.log.display(),
+        program.display(),
+        node.role.name(),
+        node.name,
+        node.config.display()
+    )
+}
+
+/// Clients first, then what serves the proxy, then what the data-nodes ask.
+async fn stop(plan: &Plan, children: &mut [Child], grace: Duration) {
+    for role in [Role::Proxy, Role::DataNode, Role::Coordinator] {
+        let mut of_role: Vec<_> = children
+            .iter_mut()
+            .zip(&plan.nodes)
+            .filter(|(_, node)| node.role == role)
+            .map(|(child, _)| child)
+            .collect();
+        of_role.iter_mut().for_each(|child| child.signal(Signal::TERM));
+        if tokio::time::timeout(grace, ended(&mut of_role)).await.is_err() {
+            of_role.iter_mut().for_each(|child| child.signal(Signal::KILL));
+            ended(&mut of_role).await;
+        }
+    }
+}
+
+async fn ended(children: &mut [&mut Child]) {
+    let mut pace = interval(Duration::from_millis(20));
+    while children.iter_mut().any(|child| child.ended().is_none()) {
+        pace.tick().await;
+    }
+}
+
+fn kill(children: &mut [Child]) {
+    children.iter_mut().for_each(|child| child.signal(Signal::KILL));
+}
+
+/// Ctrl-C, a service manager, a terminal that is closed.
+struct Signals([unix::Signal; 3]);
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| unix::signal(kind).context("could not listen to signals");
+        Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
