@@ -1,0 +1,319 @@
+//! A CA that signs leaves of any kind, fit and unfit.
+use std::fs;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, SanType,
+};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// How long before now a leaf's validity begins.
+const BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// How long a leaf is valid unless it says otherwise.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The kind of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// ECDSA on P-256.
+    Ecdsa,
+    /// RSA of 2,048 bits.
+    Rsa,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// What a leaf may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// serverAuth.
+    Server,
+    /// clientAuth.
+    Client,
+    /// codeSigning, which fits nothing here.
+    CodeSigning,
+}
+
+/// What a leaf is to say.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    name: String,
+    sans: Vec<SanType>,
+    usages: Vec<Usage>,
+    key: Key,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+    ca: bool,
+}
+
+impl Leaf {
+    /// A leaf with this CN, both usages, valid for a day, without any SAN.
+    #[must_use]
+    pub fn nameless(name: &str) -> Self {
+        let now = OffsetDateTime::now_utc();
+        Self {
+            name: name.into(),
+            sans: Vec::new(),
+            usages: vec![Usage::Server, Usage::Client],
+            key: Key::Ecdsa,
+            not_before: now - BACKDATE,
+            not_after: now + DAY,
+            ca: false,
+        }
+    }
+
+    /// The leaf of a node in the trust domain `mesh.internal`.
+    #[must_use]
+    pub fn node(role: &str, node: &str) -> Self {
+        Self::nameless(node).dns(&format!("{role}.mesh.internal")).uri(&format!("spiffe://mesh.internal/{role}/{node}"))
+    }
+
+    /// A server leaf for `localhost` and both loopback addresses.
+    #[must_use]
+    pub fn edge_server() -> Self {
+        let mut leaf = Self::nameless("localhost").dns("localhost").usages(&[Usage::Server]);
+        leaf.sans.extend(["127.0.0.1", "::1"].map(|ip| SanType::IpAddress(ip.parse().expect("an address"))));
+        leaf
+    }
+
+    /// A leaf that a client shows at the edge.
+    #[must_use]
+    pub fn edge_client() -> Self {
+        Self::nameless("localhost").dns("localhost").usages(&[Usage::Client])
+    }
+
+    /// One more DNS SAN.
+    #[must_use]
+    pub fn dns(mut self, name: &str) -> Self {
+        self.sans.push(SanType::DnsName(name.try_into().expect("a DNS name is ASCII")));
+        self
+    }
+
+    /// One more URI SAN.
+    #[must_use]
+    pub fn uri(mut self, uri: &str) -> Self {
+        self.sans.push(SanType::URI(uri.try_into().expect("a URI is ASCII")));
+        self
+    }
+
+    /// These usages instead; none means no extension.
+    #[must_use]
+    pub fn usages(mut self, usages: &[Usage]) -> Self {
+        self.usages = usages.to_vec();
+        self
+    }
+
+    /// This kind of key instead of ECDSA.
+    #[must_use]
+    pub fn key(mut self, key: Key) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Valid from five minutes ago until `valid` from now.
+    #[must_use]
+    pub fn valid_for(mut self, valid: Duration) -> Self {
+        self.not_after = OffsetDateTime::now_utc() + valid;
+        self
+    }
+
+    /// Valid until a minute ago.
+    #[must_use]
+    pub fn expired(mut self) -> Self {
+        self.not_after = OffsetDateTime::now_utc() - Duration::from_secs(60);
+        self
+    }
+
+    /// Valid from an hour hence.
+    #[must_use]
+    pub fn not_yet_valid(mut self) -> Self {
+        self.not_before = OffsetDateTime::now_utc() + Duration::from_secs(3_600);
+        self
+    }
+
+    /// Marked as a CA.
+    #[must_use]
+    pub fn marked_as_ca(mut self) -> Self {
+        self.ca = true;
+        self
+    }
+
+    /// Whether it is for the edge: it names no role.
+    #[must_use]
+    pub fn is_of_edge(&self) -> bool {
+        !self.sans.iter().any(|san| matches!(san, SanType::URI(_)))
+    }
+
+    fn params(&self) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, self.name.as_str());
+        params.subject_alt_names.clone_from(&self.sans);
+        params.extended_key_usages = self.usages.iter().copied().map(Usage::purpose).collect();
+        params.is_ca = if self.ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = self.not_before;
+        params.not_after = self.not_after;
+        params
+    }
+}
+
+impl Usage {
+    fn purpose(self) -> ExtendedKeyUsagePurpose {
+        match self {
+            Self::Server => ExtendedKeyUsagePurpose::ServerAuth,
+            Self::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Self::CodeSigning => ExtendedKeyUsagePurpose::CodeSigning,
+        }
+    }
+}
+
+impl Key {
+    fn generate(self) -> KeyPair {
+        let algorithm = match self {
+            Self::Ecdsa => &PKCS_ECDSA_P256_SHA256,
+            Self::Rsa => &PKCS_RSA_SHA256,
+            Self::Ed25519 => &PKCS_ED25519,
+        };
+        KeyPair::generate_for(algorithm).expect("a key can be generated")
+    }
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "holds a private key")]
+pub struct Pair {
+    /// The certificate.
+    pub cert: String,
+    /// The key, PKCS#8.
+    pub key: String,
+}
+
+impl Pair {
+    /// The serial number, lower-case hex.
+    #[must_use]
+    pub fn serial(&self) -> String {
+        serial_of_pem(self.cert.as_bytes())
+    }
+
+    /// Writes `STEM.pem` and `STEM.key` (0600) into `folder`, which is made.
+    pub fn write(&self, folder: &Path, stem: &str) {
+        write_public(&folder.join(format!("{stem}.pem")), &self.cert);
+        write_secret(&folder.join(format!("{stem}.key")), &self.key);
+    }
+}
+
+/// A CA.
+#[expect(missing_debug_implementations, reason = "holds a private key")]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    cert: String,
+}
+
+impl Authority {
+    /// A new CA of this name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let now = OffsetDateTime::now_utc();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = now - BACKDATE;
+        params.not_after = now + 3_650 * DAY;
+        let key = Key::Ecdsa.generate();
+        let cert = params.self_signed(&key).expect("a CA can sign itself").pem();
+        Self { issuer: Issuer::new(params, key), cert }
+    }
+
+    /// The CA's own certificate, PEM.
+    #[must_use]
+    pub fn cert(&self) -> &str {
+        &self.cert
+    }
+
+    /// The CA's own key, PEM.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// Signs a leaf with a new key.
+    #[must_use]
+    pub fn sign(&self, leaf: &Leaf) -> Pair {
+        let key = leaf.key.generate();
+        let cert = leaf.params().signed_by(&key, &self.issuer).expect("a leaf can be signed").pem();
+        Pair { cert, key: key.serialize_pem() }
+    }
+
+    /// Writes `ca.pem`, and the leaf as `server.pem` and `server.key`, into `folder`.
+    pub fn write_node(&self, folder: &Path, leaf: &Leaf) -> Pair {
+        let pair = self.sign(leaf);
+        pair.write(folder, "server");
+        write_public(&folder.join("ca.pem"), &self.cert);
+        pair
+    }
+}
+
+/// The serial number of the first certificate of a PEM file, lower-case hex without leading zeros.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn serial_of_file(path: &Path) -> String {
+    serial_of_pem(&fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+}
+
+/// The serial number of a certificate, lower-case hex without leading zeros.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn serial_of_der(der: &[u8]) -> String {
+    let (_, cert) = X509Certificate::from_der(der).expect("a certificate");
+    plain_serial(&cert.tbs_certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// A serial number as all sides can compare it: lower-case hex, no colons, no leading zeros.
+#[must_use]
+pub fn plain_serial(text: &str) -> String {
+    text.replace(':', "").to_ascii_lowercase().trim_start_matches('0').to_owned()
+}
+
+fn serial_of_pem(pem: &[u8]) -> String {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    serial_of_der(&CertificateDer::from_pem_slice(pem).expect("a PEM file with a certificate"))
+}
+
+/// Writes a file that everybody may read; its folder is made.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_public(path: &Path, text: &str) {
+    write(path, text, 0o644);
+}
+
+/// Writes a file that only its owner may read; its folder is made.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_secret(path: &Path, text: &str) {
+    write(path, text, 0o600);
+}
+
+fn write(path: &Path, text: &str, mode: u32) {
+    use std::io::Write;
+    let folder = path.parent().expect("a file lies in a folder");
+    if !folder.exists() {
+        fs::create_dir_all(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).expect("the folder is ours");
+    }
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
