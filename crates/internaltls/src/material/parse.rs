@@ -227,7 +227,7 @@ fn is_der(bytes: &[u8]) -> bool {
     let [0x30, length, rest @ ..] = bytes else { return false };
     let octets = usize::from(length & 0x7f);
     match length {
-        0..0x80 => rest.len() == octets,
+        ..=0x7f => rest.len() == octets,
         0x81..=0x84 if rest.len() > octets => {
             let (length, content) = rest.split_at(octets);
             length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)) == content.len()
