@@ -54,6 +54,8 @@ pub struct MaterialStatus {
 pub struct LeafStatus {
     /// Lower-case hex.
     pub serial: String,
+    /// SHA-256 of the certificate, lower-case hex.
+    pub sha256: String,
     /// All of its SANs.
     pub sans: Vec<String>,
     /// Its beginning.
@@ -69,6 +71,8 @@ pub struct LeafStatus {
 pub struct CaStatus {
     /// Its distinguished name.
     pub subject: String,
+    /// SHA-256 of the certificate, lower-case hex: what tells two CAs of one name apart.
+    pub sha256: String,
     /// Its end.
     #[serde(serialize_with = "text")]
     pub not_after: SystemTime,

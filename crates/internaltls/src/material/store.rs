@@ -28,6 +28,7 @@ use crate::config::{Files, Reload};
 use crate::error::{LoadError, MaterialFile, Part, chain};
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
+use crate::verify::CertificateFacts;
 use crate::verify::{KeyRing, Notices, Vouched};
 
 /// Leaves warned of, at most: after that they are only counted.
@@ -167,6 +168,7 @@ impl Store {
             loaded_at: generation.loaded_at,
             leaf: LeafStatus {
                 serial: leaf.serial.clone(),
+                sha256: leaf.fingerprint(),
                 sans: leaf.sans.clone(),
                 not_before: leaf.not_before,
                 not_after: leaf.not_after,
@@ -345,7 +347,11 @@ fn agreed(reloaded: Reloaded, now: SystemTime) -> Told {
 
 fn cas(generation: &Generation) -> Vec<CaStatus> {
     let anchors = generation.trust.anchors.iter();
-    anchors.map(|a| CaStatus { subject: a.facts.subject.clone(), not_after: a.facts.not_after }).collect()
+    anchors.map(|anchor| ca(&anchor.facts)).collect()
+}
+
+fn ca(facts: &CertificateFacts) -> CaStatus {
+    CaStatus { subject: facts.subject.clone(), sha256: facts.fingerprint(), not_after: facts.not_after }
 }
 
 fn paths(source: &Source, policy: Option<&Source>) -> Vec<PathBuf> {

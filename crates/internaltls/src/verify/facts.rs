@@ -42,6 +42,8 @@ pub(crate) struct CertificateFacts {
     pub(crate) weak_key: Option<String>,
     /// Of the SubjectPublicKeyInfo as it is encoded.
     pub(crate) spki_sha256: [u8; 32],
+    /// Of the whole certificate as it is encoded: its fingerprint.
+    pub(crate) sha256: [u8; 32],
 }
 
 /// The two bits of KeyUsage that matter here.
@@ -64,7 +66,7 @@ impl CertificateFacts {
         if !rest.is_empty() || has_twins(&cert) {
             return Err(Reason::BadEncoding);
         }
-        let mut facts = Self::basics(&cert);
+        let mut facts = Self { sha256: sha256(der), ..Self::basics(&cert) };
         for extension in cert.extensions() {
             facts.take(extension.parsed_extension())?;
         }
@@ -87,6 +89,7 @@ impl CertificateFacts {
             usages: None,
             weak_key: weakness(cert),
             spki_sha256: sha256(cert.public_key().raw),
+            sha256: [0; 32],
         }
     }
 
@@ -128,6 +131,11 @@ impl CertificateFacts {
     /// Whether it may sign certificates: never true of a leaf.
     pub(crate) fn can_sign(&self) -> bool {
         self.is_ca || self.key_usage.is_some_and(|usage| usage.key_cert_sign)
+    }
+
+    /// The certificate's SHA-256 as people compare it: lower-case hex, as `openssl x509 -fingerprint -sha256` without colons.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.sha256.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Serial and SANs, for logs. SANs are a peer's text: cut to a length and stripped of control characters.

@@ -201,6 +201,27 @@ async fn chains_bundles_and_comments_are_read() {
     assert_eq!(store.status().layout, Some(Layout::PerNode));
 }
 
+/// What a tool compares when it asks which CAs a process serves.
+#[tokio::test]
+async fn status_tells_fingerprints_as_openssl_does() {
+    let root = authority("root");
+    let folder = Folder::of(&root.pem, &root.node("proxy", "proxy-1"));
+    let status = open(mesh("proxy", "proxy-1"), folder.files()).await.unwrap().status();
+    assert_eq!(status.cas[0].sha256, fingerprint(&folder, "ca.pem"));
+    assert_eq!(status.leaf.sha256, fingerprint(&folder, "server.pem"));
+}
+
+fn fingerprint(folder: &Folder, name: &str) -> String {
+    let path = folder.path(name);
+    let said = std::process::Command::new("openssl")
+        .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
+        .arg(path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(said.stdout).unwrap();
+    text.trim().rsplit('=').next().unwrap().replace(':', "").to_lowercase()
+}
+
 #[tokio::test]
 async fn invariant_3_a_key_of_another_leaf_is_refused() {
     let stage = stage();
