@@ -1,9 +1,10 @@
-//! The command line: `up`, `run`, `certs`, `status`, `verify`.
+//! The command line: `up`, `run`, `certs`, `ca`, `status`, `verify`.
 //!
 //! 1. A command that fails says in one sentence what to do, prints the causes once, a line each, and exits 1; a command that
 //!    was called wrongly exits 2.
 //! 2. `.mesh` is the cluster's folder unless `--dir` names another.
 //! 3. The binary is a few lines, so that the tests' package can build its own from [`main`].
+pub mod ca;
 pub mod certs;
 pub mod cluster;
 mod http;
@@ -40,6 +41,9 @@ enum Command {
     /// Make, renew and check certificates
     #[command(subcommand)]
     Certs(certs::Command),
+    /// Replace the mesh's CA under a running cluster
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Tell what each process serves, and every internal connection
     Status(status::Args),
     /// Prove from outside that internal ports refuse everyone but the mesh
@@ -67,6 +71,7 @@ impl Command {
             Self::Up(args) => args.run(),
             Self::Run(args) => args.run(),
             Self::Certs(command) => command.run(),
+            Self::Ca(command) => command.run(),
             Self::Status(args) => args.run(),
             Self::Verify(args) => args.run(),
         }

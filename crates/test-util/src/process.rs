@@ -12,6 +12,12 @@ use crate::wait;
 
 /// SIGKILL.
 pub const KILL: Signal = Signal::KILL;
+/// What Ctrl-C sends.
+pub const INTERRUPT: Signal = Signal::INT;
+/// Stops a process without ending it.
+pub const STOP: Signal = Signal::STOP;
+/// Lets a stopped process go on.
+pub const CONTINUE: Signal = Signal::CONT;
 /// How long a process may take to end after SIGTERM before it is killed.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PKCS_RSA_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -182,6 +183,22 @@ impl Authority {
             serial: facts.serial,
             not_after: facts.not_after,
         })
+    }
+
+    /// A revocation list that revokes nothing, PEM, to be replaced by the next one within `good_for`.
+    ///
+    /// # Errors
+    /// When this CA may not sign lists.
+    pub fn empty_crl(&self, good_for: Duration, now: OffsetDateTime) -> anyhow::Result<String> {
+        let list = CertificateRevocationListParams {
+            this_update: now - BACKDATE,
+            next_update: now + good_for,
+            crl_number: SerialNumber::from(now.unix_timestamp().unsigned_abs()),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 
     /// Its certificate, PEM: what peers are given to trust.

@@ -140,7 +140,7 @@ impl Given {
 
     fn ca_of(&self, leaf: &Path) -> Option<PathBuf> {
         let beside = leaf.with_file_name("ca.pem");
-        let signed = self.cas.iter().find(|(ca, _)| signed_by(leaf, ca));
+        let signed = self.cas.iter().find(|(ca, _)| signed_by_file(leaf, ca));
         signed.or(self.cas.first()).map(|(ca, _)| ca.clone()).or_else(|| beside.exists().then_some(beside))
     }
 
@@ -219,7 +219,7 @@ impl Report {
     }
 
     fn trusted(&mut self, leaf: &Path, ca: Option<&Path>) {
-        if let Some(ca) = ca.filter(|ca| !signed_by(leaf, ca)) {
+        if let Some(ca) = ca.filter(|ca| !signed_by_file(leaf, ca)) {
             self.wrong.push(format!(
                 "{} is not signed by a CA in {}; issue it by that CA, or give peers the CA that signed it",
                 leaf.display(),
@@ -350,12 +350,16 @@ fn fits(leaf: &Path, key: &Path) -> bool {
     load().is_some()
 }
 
+fn signed_by_file(leaf: &Path, ca: &Path) -> bool {
+    std::fs::read(ca).is_ok_and(|cas| signed_by(leaf, &cas))
+}
+
 /// Whether the path from the leaf, over what follows it, ends at a CA; its time is judged elsewhere.
-fn signed_by(leaf: &Path, ca: &Path) -> bool {
+pub(crate) fn signed_by(leaf: &Path, cas: &[u8]) -> bool {
     let verify = || {
         let facts = Facts::of_file(leaf).ok()?;
         let chain: Vec<_> = CertificateDer::pem_file_iter(leaf).ok()?.collect::<Result<_, _>>().ok()?;
-        let cas: Vec<_> = CertificateDer::pem_file_iter(ca).ok()?.collect::<Result<_, _>>().ok()?;
+        let cas: Vec<_> = CertificateDer::pem_slice_iter(cas).collect::<Result<_, _>>().ok()?;
         let anchors: Vec<_> = cas.iter().filter_map(|ca| webpki::anchor_from_trusted_cert(ca).ok()).collect();
         let (first, intermediates) = chain.split_first()?;
         let end = u64::try_from(facts.not_after.unix_timestamp()).ok()?;

@@ -71,6 +71,24 @@ pub fn renew(dir: &Path, valid_for: Duration) -> anyhow::Result<Vec<Renewed>> {
     Ok(renewed)
 }
 
+/// New leaves and keys for the leaves in `folder`, signed by `authority`, as they are to be written.
+///
+/// # Errors
+/// When a leaf cannot be read, or its successor not be signed.
+pub(crate) fn successors(
+    folder: &Path,
+    authority: &Authority,
+    valid_for: Duration,
+    now: OffsetDateTime,
+) -> anyhow::Result<Vec<NewFile>> {
+    let mut files = Vec::new();
+    for stem in stems(folder) {
+        let (issued, _) = succeed(&folder.join(format!("{stem}.pem")), stem, authority, valid_for, now)?;
+        files.extend(pair(stem, &issued));
+    }
+    Ok(files)
+}
+
 struct Signed {
     folder: PathBuf,
     files: Vec<NewFile>,

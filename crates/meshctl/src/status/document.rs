@@ -25,6 +25,9 @@ pub struct ProcessStatus {
     pub loaded_at: Option<String>,
     /// The leaf that it shows.
     pub leaf: Option<Leaf>,
+    /// The CAs that it trusts in the mesh; empty without TLS.
+    #[serde(default)]
+    pub cas: Vec<Ca>,
     /// What came of the last look at the files.
     pub last_reload: Option<Reload>,
     /// Since when the files differ from what is served, RFC 3339; null while they agree.
@@ -66,6 +69,16 @@ pub struct Leaf {
     pub sans: Vec<String>,
     /// The end of its validity, RFC 3339.
     pub not_after: String,
+}
+
+/// A CA.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ca {
+    /// Its distinguished name.
+    pub subject: String,
+    /// SHA-256 of the certificate, lower-case hex.
+    #[serde(default)]
+    pub sha256: String,
 }
 
 /// A look at the files.
@@ -143,6 +156,7 @@ impl ProcessStatus {
             generation: None,
             loaded_at: None,
             leaf: None,
+            cas: Vec::new(),
             last_reload: None,
             differs_since: None,
             edge: None,

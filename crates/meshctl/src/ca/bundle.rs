@@ -1,0 +1,144 @@
+//! A CA bundle: certificates one after the other, with the comments before them. Pure.
+use anyhow::{Context, ensure};
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+const END: &str = "-----END CERTIFICATE-----";
+
+/// The text of a bundle, a certificate an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle(Vec<Entry>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    text: String,
+    sha256: String,
+}
+
+impl Bundle {
+    /// Reads PEM.
+    ///
+    /// # Errors
+    /// When it holds no certificate, or what only looks like one.
+    pub fn parse(pem: &str) -> anyhow::Result<Self> {
+        let blocks = pem.split_inclusive(END).filter(|block| block.ends_with(END));
+        let entries = blocks.map(Entry::parse).collect::<anyhow::Result<Vec<_>>>()?;
+        ensure!(
+            !entries.is_empty(),
+            "it holds no certificate; it must hold PEM blocks that begin with -----BEGIN CERTIFICATE-----"
+        );
+        Ok(Self(entries))
+    }
+
+    /// The SHA-256 of each certificate, lower-case hex, in their order.
+    #[must_use]
+    pub fn fingerprints(&self) -> Vec<&str> {
+        self.0.iter().map(|entry| entry.sha256.as_str()).collect()
+    }
+
+    /// The first certificate's: of a folder with a key beside it, the one that signs.
+    #[must_use]
+    pub fn signer(&self) -> &str {
+        self.0.first().map_or("", |entry| &entry.sha256)
+    }
+
+    /// The first certificate, DER.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub fn signer_der(&self) -> anyhow::Result<CertificateDer<'static>> {
+        let first = self.0.first().context("the bundle is empty")?;
+        Ok(CertificateDer::from_pem_slice(first.text.as_bytes())?)
+    }
+
+    /// Whether this certificate is in it.
+    #[must_use]
+    pub fn holds(&self, sha256: &str) -> bool {
+        self.0.iter().any(|entry| entry.sha256 == sha256)
+    }
+
+    /// Both, what is in this one first, nothing twice.
+    #[must_use]
+    pub fn and(mut self, more: &Self) -> Self {
+        for entry in &more.0 {
+            if !self.holds(&entry.sha256) {
+                self.0.push(entry.clone());
+            }
+        }
+        self
+    }
+
+    /// Without this certificate.
+    #[must_use]
+    pub fn without(mut self, sha256: &str) -> Self {
+        self.0.retain(|entry| entry.sha256 != sha256);
+        self
+    }
+
+    /// The first certificate alone.
+    #[must_use]
+    pub fn first(mut self) -> Self {
+        self.0.truncate(1);
+        self
+    }
+
+    /// As it goes into a file.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.0.iter().map(|entry| format!("{}\n", entry.text)).collect()
+    }
+}
+
+impl Entry {
+    fn parse(block: &str) -> anyhow::Result<Self> {
+        let text = block.trim().to_owned();
+        let der = CertificateDer::from_pem_slice(text.as_bytes())
+            .ok()
+            .context("it holds a PEM block that is not a certificate; write it again")?;
+        Ok(Self { sha256: fingerprint(&der), text })
+    }
+}
+
+/// SHA-256 of a certificate, lower-case hex, as a status document tells it.
+#[must_use]
+pub fn fingerprint(der: &[u8]) -> String {
+    digest(&SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::authority::{Authority, KeyKind};
+
+    fn ca(name: &str) -> String {
+        Authority::create(name, KeyKind::EcP256, time::OffsetDateTime::now_utc()).unwrap().cert_pem().to_owned()
+    }
+
+    #[test]
+    fn adding_twice_is_adding_once() {
+        let (old, new) = (Bundle::parse(&ca("old")).unwrap(), Bundle::parse(&ca("new")).unwrap());
+        let both = old.clone().and(&new);
+        assert_eq!(both.fingerprints(), [old.signer(), new.signer()]);
+        assert_eq!(both.clone().and(&new), both);
+        assert_eq!(Bundle::parse(&both.pem()).unwrap(), both);
+    }
+
+    #[test]
+    fn taking_one_out_leaves_the_others_and_their_comments() {
+        let (old, new) = (ca("old"), ca("new"));
+        let both = Bundle::parse(&format!("# the old one\n{old}# a partner's\n{new}# the end\n")).unwrap();
+        let old = Bundle::parse(&old).unwrap();
+        let left = both.without(old.signer());
+        assert_eq!(left.pem(), format!("# a partner's\n{new}"));
+        assert!(!left.holds(old.signer()));
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_told() {
+        let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+        for text in ["", "no certificate", broken] {
+            Bundle::parse(text).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `meshctl ca rotate` on a running cluster.
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use meshctl::ca::bundle::Bundle;
+use meshctl::ca::journal::Journal;
+use meshctl::certs::authority::{Authority, KeyKind};
+use test_util::cluster::Cluster;
+use test_util::load::Load;
+use test_util::process::{CONTINUE, INTERRUPT, KILL, STOP, signal};
+use test_util::wait;
+
+use crate::fixtures::{LONG, plan, rotate, rotate_until, rotated, text};
+
+/// How long the tool may wait where it is meant to give up.
+const SHORT: [&str; 2] = ["--wait", "3s"];
+
+fn bundle(path: &Path) -> Bundle {
+    Bundle::parse(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The one CA that signs.
+fn signer(cluster: &Cluster) -> String {
+    bundle(&cluster.dir().join("certs/mesh/ca.pem")).signer().to_owned()
+}
+
+/// The CAs that a node serves.
+fn served(cluster: &Cluster, node: &str) -> Vec<String> {
+    let status = cluster.status(node).unwrap();
+    let cas = status["cas"].as_array().unwrap();
+    cas.iter().map(|ca| ca["sha256"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Every bundle on disk and in use is of this CA alone, and every connection of leaves that it signed.
+fn is_of(cluster: &Cluster, ca: &str) {
+    for member in cluster.members() {
+        assert_eq!(served(cluster, &member.node), [ca], "served by {}", member.node);
+        let on_disk = bundle(&cluster.mesh_certs(&member.node).join("ca.pem"));
+        assert_eq!(on_disk.fingerprints(), [ca], "on disk of {}", member.node);
+    }
+    wait::until("every connection of the leaves on disk", LONG, || cluster.follows_disk());
+    assert_eq!(bundle(&cluster.mesh_certs("operator-1").join("ca.pem")).fingerprints(), [ca]);
+    assert!(!under_way(cluster), "the roll-over's folder is left over");
+}
+
+fn under_way(cluster: &Cluster) -> bool {
+    cluster.dir().join("ca-rotation").exists()
+}
+
+#[test]
+fn roll_overs_cost_no_call() {
+    let cluster = plan().start();
+    let load = Load::start(cluster.edge());
+    for _ in 0..2 {
+        let old = signer(&cluster);
+        let said = rotated(&cluster);
+        for step in 1..=6 {
+            assert!(said.out.contains(&format!("[{step}/6]")), "step {step}: {}", said.text());
+        }
+        assert_ne!(signer(&cluster), old);
+        is_of(&cluster, &signer(&cluster));
+        assert!(load.seen().failures.is_empty(), "{:#?}\n{}", load.seen(), cluster.tails());
+    }
+    load.more_calls(20);
+    load.stop().assert_no_failure();
+    let renewed = cluster.meshctl(&["certs", "renew", "--dir", &text(cluster.dir())]).run();
+    assert!(renewed.success, "the new CA signs: {}", renewed.text());
+    wait::until("every connection of renewed leaves", LONG, || cluster.follows_disk());
+}
+
+/// SIGKILL at each step; every run goes on with what the last one left.
+#[test]
+fn a_killed_tool_goes_on_where_it_stopped() {
+    let cluster = plan().start();
+    let load = Load::start(cluster.edge());
+    let old = signer(&cluster);
+    for step in 1..=6 {
+        let mut tool = rotate_until(&cluster, &format!("[{step}/6]"));
+        tool.kill();
+        tool.wait(LONG);
+    }
+    if under_way(&cluster) {
+        let said = rotated(&cluster);
+        assert!(said.out.contains("going on with the roll-over"), "{}", said.text());
+    }
+    assert_ne!(signer(&cluster), old);
+    is_of(&cluster, &signer(&cluster));
+    load.more_calls(20);
+    load.stop().assert_no_failure();
+}
+
+/// A node that is stopped half-way: nobody goes on past it; Ctrl-C ends the wait; when it is back the same command ends it.
+#[test]
+fn nobody_goes_on_past_a_node_that_is_behind() {
+    let cluster = plan().start();
+    let pid = cluster.member("data-node-1").pid;
+    begin(&cluster);
+    signal(pid, STOP);
+    let said = rotate(&cluster, &SHORT);
+    assert_eq!(said.code, Some(1), "{}", said.text());
+    for part in ["data-node-1 does not tell its status", "start it again", "goes on from here"] {
+        assert!(said.err.contains(part), "{part}: {}", said.text());
+    }
+    let mut tool = rotate_until(&cluster, "waiting for data-node-1");
+    signal(tool.pid(), INTERRUPT);
+    assert_eq!(tool.wait(LONG).code(), Some(1));
+    assert!(tool.log().contains("interrupted"), "{}", tool.log());
+    signal(pid, CONTINUE);
+    let said = rotated(&cluster);
+    assert!(said.out.contains("going on with"), "{}", said.text());
+    is_of(&cluster, &signer(&cluster));
+}
+
+/// As a tool leaves it that is killed before its first step.
+fn begin(cluster: &Cluster) {
+    let new = Authority::create("the next CA", KeyKind::EcP256, time::OffsetDateTime::now_utc()).unwrap();
+    Journal::begin(cluster.dir(), &bundle(&cluster.dir().join("certs/mesh/ca.pem")), &new).unwrap();
+}
+
+#[test]
+fn a_cluster_that_is_not_in_order_is_left_alone() {
+    let cluster = plan().start();
+    let before = bundle(&cluster.mesh_certs("proxy-1").join("ca.pem"));
+    signal(cluster.member("data-node-1").pid, KILL);
+    let said = rotate(&cluster, &SHORT);
+    assert_eq!(said.code, Some(1), "{}", said.text());
+    assert!(said.err.contains("nothing was changed") && said.err.contains("data-node-1"), "{}", said.text());
+    assert!(!under_way(&cluster));
+    assert_eq!(bundle(&cluster.mesh_certs("proxy-1").join("ca.pem")), before);
+}
+
+/// Where revocation lists are read, a CA without one vouches for nobody: the new one brings its own.
+#[test]
+fn a_new_ca_brings_its_revocation_list() {
+    let plan = plan();
+    let (now, crls) = (time::OffsetDateTime::now_utc(), plan.dir().join("crls"));
+    let made = plan.meshctl(&["certs", "init", "--out", "certs", "--data-nodes", "1"]).run();
+    assert!(made.success, "{}", made.text());
+    let authority = Authority::load(&plan.dir().join("certs/mesh"), now).unwrap();
+    fs::create_dir(&crls).unwrap();
+    fs::write(crls.join("first.pem"), authority.empty_crl(Duration::from_secs(86_400), now).unwrap()).unwrap();
+    let cluster = plan.config(&format!("internaltls:\n  crlPath: {}\n", text(&crls))).start();
+    let load = Load::start(cluster.edge());
+    for _ in 0..2 {
+        rotated(&cluster);
+        is_of(&cluster, &signer(&cluster));
+    }
+    let lists = fs::read_dir(&crls).unwrap().count();
+    assert_eq!(lists, 2, "the operator's, and that of the CA of now");
+    load.more_calls(20);
+    load.stop().assert_no_failure();
+}
