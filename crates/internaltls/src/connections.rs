@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::metrics::gauge::Gauge;
+use rustls::pki_types::CertificateDer;
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
@@ -327,6 +328,7 @@ impl Drop for CallGuard {
 pub(crate) struct Connection {
     pub(crate) id: u64,
     pub(crate) facts: Arc<ConnectionFacts>,
+    shown: OnceLock<Vec<CertificateDer<'static>>>,
     load: Arc<Load>,
     phase: watch::Sender<Phase>,
     registry: Weak<Shelf>,
@@ -361,6 +363,21 @@ impl Connection {
         if let Some(shelf) = self.registry.upgrade() {
             count(&shelf.telemetry);
         }
+    }
+
+    /// Keeps the chain that the peer showed, so that a candidate can be judged by the peers connected now.
+    pub(crate) fn keep_chain(&self, chain: &[CertificateDer<'static>]) {
+        let _ = self.shown.set(chain.to_vec());
+    }
+
+    /// The peer's certificates, leaf first; none where it showed none.
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        self.shown.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether it has been told to close at once.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Cut(_))
     }
 
     /// Whoever drives the connection follows its phase here.
@@ -456,6 +473,7 @@ impl Registry {
         let connection = Arc::new(Connection {
             id: self.shelf.next.fetch_add(1, Ordering::Relaxed),
             facts: Arc::new(facts),
+            shown: OnceLock::new(),
             load: Arc::new(Load {
                 in_flight: AtomicUsize::new(0),
                 started: AtomicU64::new(0),

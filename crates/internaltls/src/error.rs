@@ -330,6 +330,30 @@ pub enum LoadError {
         /// Why.
         source: Box<VerifyError>,
     },
+    /// A peer that is connected now would be refused, though nobody listed it.
+    #[error(
+        "{ca} would cut off {peer}, which is connected now, so it is held back: let the bundle hold the old CA beside the new one until every leaf is renewed, as `meshctl ca rotate` does; to remove a peer on purpose, list it in internaltls.distrustPath or a CRL"
+    )]
+    Orphan {
+        /// The bundle's.
+        ca: MaterialFile,
+        /// Who.
+        peer: String,
+        /// By which certificate, and why it would be refused.
+        source: Box<VerifyError>,
+    },
+    /// With CRLs, a CA that none of them is of.
+    #[error(
+        "{crl} holds no CRL signed by the CA `{subject}` of {ca}: every leaf of that CA would be refused; put its CRL there first"
+    )]
+    CaWithoutCrl {
+        /// Where it should be.
+        crl: MaterialFile,
+        /// The bundle's.
+        ca: MaterialFile,
+        /// The CA's distinguished name.
+        subject: String,
+    },
     /// New files are of the other layout.
     #[error(
         "{file} changed from {from} to {to}: a running mesh cannot change its layout of certificates or its shared name; restart all nodes with it"

@@ -101,6 +101,9 @@ impl Mesh {
             }
         };
         let registry = Registry::new(telemetry.clone());
+        if let Some(store) = &store {
+            store.heed(registry.clone());
+        }
         let runtime = tokio::runtime::Handle::current();
         Ok(Self { inner: Arc::new(Inner { config, store, registry, telemetry, clock, runtime }) })
     }

@@ -173,6 +173,7 @@ impl Dialer {
     {
         let generation = facts.generation;
         let entry = self.context.registry.register(facts);
+        entry.keep_chain(&chain);
         if let Some(newest) = self.context.store.as_ref().map(|store| store.current())
             && newest.number != generation
         {

@@ -12,6 +12,7 @@ mod generation;
 mod hops;
 pub mod inspect;
 mod parse;
+mod peers;
 mod source;
 mod status;
 mod store;

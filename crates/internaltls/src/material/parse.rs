@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SignatureVerificationAlgorithm};
 use rustls::sign::{CertifiedKey, SigningKey};
 use webpki::CertRevocationList;
 
@@ -50,8 +50,13 @@ pub(super) fn parse(snapshot: &Snapshot, provider: &CryptoProvider) -> Result<Pa
     let client = pair(snapshot, Part::ClientCertificate, Part::ClientKey, provider)?;
     let ca = snapshot.one(Part::Ca);
     let anchors = ca.map(|(file, bytes)| anchors(file, bytes)).transpose()?.unwrap_or_default();
-    let lists = Lists { crls: crls(snapshot, &anchors)?, distrust: distrust(snapshot)? };
+    let lists = lists(snapshot, ca.map(|(file, _)| file), &anchors)?;
     Ok(Parsed { server, client, ca: ca.map(|(file, _)| file.clone()), anchors, lists })
+}
+
+/// What revokes, to be used with these anchors.
+pub(super) fn lists(snapshot: &Snapshot, ca: Option<&MaterialFile>, anchors: &[Anchor]) -> Result<Lists, LoadError> {
+    Ok(Lists { crls: crls(snapshot, ca, anchors)?, distrust: distrust(snapshot)? })
 }
 
 fn pair(snapshot: &Snapshot, cert: Part, key: Part, provider: &CryptoProvider) -> Result<Option<Pair>, LoadError> {
@@ -129,28 +134,63 @@ fn anchor(der: CertificateDer<'static>) -> Option<Anchor> {
     Some(Anchor { anchor, facts })
 }
 
+/// A CRL with what webpki's own type does not tell.
+struct Crl {
+    list: CertRevocationList<'static>,
+    issued: i64,
+    signed: Signed,
+}
+
+/// What a signature is over, and the signature.
+struct Signed {
+    message: Vec<u8>,
+    signature: Vec<u8>,
+}
+
 /// Newest first: of two lists of one issuer the first found counts.
-fn crls(snapshot: &Snapshot, anchors: &[Anchor]) -> Result<Option<Vec<CertRevocationList<'static>>>, LoadError> {
+fn crls(
+    snapshot: &Snapshot,
+    ca: Option<&MaterialFile>,
+    anchors: &[Anchor],
+) -> Result<Option<Vec<CertRevocationList<'static>>>, LoadError> {
+    let Some((first, _)) = snapshot.one(Part::Crl) else { return Ok(None) };
     let mut found = Vec::new();
     for (file, bytes) in snapshot.all(Part::Crl) {
         let before = found.len();
         for (_, der) in blocks(file, bytes)?.into_iter().filter(|(kind, _)| *kind == SectionKind::Crl) {
-            found.push((issued_at(file, &der)?, crl(file, &der, anchors)?));
+            found.push(read_crl(file, &der, anchors)?);
         }
         if found.len() == before {
             return Err(LoadError::NoCrl(file.clone()));
         }
     }
-    found.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    let any = snapshot.one(Part::Crl).is_some();
-    Ok(any.then(|| found.into_iter().map(|(_, crl)| crl).collect()))
+    found.sort_by_key(|crl| std::cmp::Reverse(crl.issued));
+    if let (Some(ca), Some(bare)) = (ca, anchors.iter().find(|anchor| !found.iter().any(|crl| is_of(crl, anchor)))) {
+        let (crl, subject) = (first.clone(), bare.facts.subject.clone());
+        return Err(LoadError::CaWithoutCrl { crl, ca: ca.clone(), subject });
+    }
+    Ok(Some(found.into_iter().map(|crl| crl.list).collect()))
 }
 
-fn issued_at(file: &MaterialFile, der: &[u8]) -> Result<i64, LoadError> {
+fn read_crl(file: &MaterialFile, der: &[u8], anchors: &[Anchor]) -> Result<Crl, LoadError> {
     use x509_parser::prelude::FromDer;
     let bad = |_| bad_crl(file, "it cannot be parsed");
-    let (_, list) = x509_parser::revocation_list::CertificateRevocationList::from_der(der).map_err(bad)?;
-    Ok(list.last_update().timestamp())
+    let (_, parsed) = x509_parser::revocation_list::CertificateRevocationList::from_der(der).map_err(bad)?;
+    let signed =
+        Signed { message: parsed.tbs_cert_list.as_ref().to_vec(), signature: parsed.signature_value.data.to_vec() };
+    Ok(Crl { list: crl(file, der, anchors)?, issued: parsed.last_update().timestamp(), signed })
+}
+
+/// Whether the CA issued the list. Two CAs may have one name, as after a roll-over: only the signature tells them apart.
+fn is_of(crl: &Crl, anchor: &Anchor) -> bool {
+    *crl.list.issuer() == *anchor.anchor.subject && signed_by(&crl.signed, &anchor.facts.public_key)
+}
+
+/// In whichever way: the path builder asks for the algorithm that the list names.
+fn signed_by(signed: &Signed, key: &[u8]) -> bool {
+    let fits =
+        |alg: &&dyn SignatureVerificationAlgorithm| alg.verify_signature(key, &signed.message, &signed.signature);
+    webpki::ALL_VERIFICATION_ALGS.iter().any(|alg| fits(alg).is_ok())
 }
 
 fn crl(file: &MaterialFile, der: &[u8], anchors: &[Anchor]) -> Result<CertRevocationList<'static>, LoadError> {

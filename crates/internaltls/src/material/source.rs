@@ -52,10 +52,25 @@ impl Snapshot {
     }
 
     /// The same content has the same hash, wherever it lies.
-    pub(super) fn hash(&self) -> [u8; 32] {
-        let parts = self.files.iter().flat_map(|(file, bytes)| [vec![file.part as u8], sha256(&bytes.0).to_vec()]);
-        sha256(&parts.flatten().collect::<Vec<_>>())
+    pub(super) fn content(&self) -> Content {
+        let hash = |lists| {
+            let files = self.files.iter().filter(|(file, _)| is_list(file.part) == lists);
+            let parts = files.flat_map(|(file, bytes)| [vec![file.part as u8], sha256(&bytes.0).to_vec()]);
+            sha256(&parts.flatten().collect::<Vec<_>>())
+        };
+        Content { pair: hash(false), lists: hash(true) }
     }
+}
+
+/// What tells one set from another, in two halves: leaf, key and CAs; and what revokes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) pair: [u8; 32],
+    pub(super) lists: [u8; 32],
+}
+
+fn is_list(part: Part) -> bool {
+    matches!(part, Part::Crl | Part::Distrust)
 }
 
 /// The files of a set, as configured. The entries of a folder of CRLs are found at each read.
@@ -88,6 +103,17 @@ impl Source {
 
     pub(super) fn of_policy(path: &Path) -> Self {
         Self { files: vec![MaterialFile { part: Part::Policy, path: path.to_owned(), edge: false }] }
+    }
+
+    /// The CRLs and the distrust list alone; `None` where there are none.
+    pub(super) fn lists(&self) -> Option<Self> {
+        let files: Vec<_> = self.files.iter().filter(|file| is_list(file.part)).cloned().collect();
+        (!files.is_empty()).then_some(Self { files })
+    }
+
+    /// The file of a part, where one is configured.
+    pub(super) fn get(&self, part: Part) -> Option<&MaterialFile> {
+        self.files.iter().find(|file| file.part == part)
     }
 
     pub(super) fn first(&self) -> MaterialFile {

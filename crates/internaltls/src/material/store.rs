@@ -9,27 +9,29 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::check::{check, same_layout};
+use super::check::{Checked, check, same_layout};
 use super::generation::{Generation, Purpose, Surroundings, build, provider};
-use super::parse::parse;
-use super::source::{Snapshot, Source};
-use super::status::{CaStatus, LeafStatus, MaterialStatus, ReloadStatus};
+use super::parse::{self, Pair, parse};
+use super::peers;
+use super::source::{Content, Snapshot, Source};
+use super::status::{CaStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
 use super::trial;
 use super::watch::Watch;
 use crate::clock::Clock;
 use crate::config::{Files, Reload};
+use crate::connections::Registry;
 use crate::error::{LoadError, MaterialFile, Part, chain};
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
 use crate::verify::CertificateFacts;
-use crate::verify::{KeyRing, Notices, Vouched};
+use crate::verify::{Anchor, KeyRing, Lists, Notices, Vouched};
 
 /// Leaves warned of, at most: after that they are only counted.
 const WARNED_LEAVES: usize = 1024;
@@ -54,6 +56,8 @@ pub(crate) struct Store {
     telemetry: Arc<Telemetry>,
     source: Source,
     policy_source: Option<Source>,
+    /// Who is connected, once that can be told: peers have a say in what is published.
+    connected: OnceLock<Registry>,
     turn: Mutex<Turn>,
     told: Mutex<Told>,
     retry: Duration,
@@ -76,9 +80,46 @@ struct Opening {
 
 /// What only the one who takes a turn touches.
 struct Turn {
-    served: [u8; 32],
+    served: Content,
+    kept: Kept,
     served_policy: Option<[u8; 32]>,
     watch: Watch,
+}
+
+/// What is served but for its lists: new lists can be published over it.
+struct Kept {
+    server: Pair,
+    client: Option<Pair>,
+    layout: Option<Layout>,
+    anchors: Vec<Anchor>,
+}
+
+impl Kept {
+    fn of(checked: &Checked) -> Self {
+        Self {
+            server: checked.server.clone(),
+            client: checked.client.clone(),
+            layout: checked.layout.clone(),
+            anchors: checked.anchors.clone(),
+        }
+    }
+
+    fn with(&self, lists: Lists) -> Checked {
+        Checked {
+            server: self.server.clone(),
+            client: self.client.clone(),
+            layout: self.layout.clone(),
+            anchors: self.anchors.clone(),
+            lists,
+        }
+    }
+}
+
+/// A set that passed what can be asked of it here.
+struct Prepared {
+    generation: Generation,
+    keys: Vec<[u8; 32]>,
+    kept: Kept,
 }
 
 /// What the status tells of the last turns.
@@ -147,6 +188,11 @@ impl Store {
         self.policy.load_full()
     }
 
+    /// From now on the peers in `registry` have a say in what is published.
+    pub(crate) fn heed(&self, registry: Registry) {
+        let _ = self.connected.set(registry);
+    }
+
     /// Follows the number of the newest generation.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
@@ -186,20 +232,21 @@ impl Store {
         let policy_source = policy.as_deref().map(Source::of_policy);
         watch.arm(&paths(&source, policy_source.as_ref()));
         let snapshot = source.read()?;
-        let generation = prepare(&snapshot, &around, None, 1)?;
+        let Prepared { generation, keys, kept } = prepare(&snapshot, &around, None, 1)?;
         let first_policy = policy_source.as_ref().map(read_policy).transpose()?;
-        around.ring.publish(generation.1);
+        around.ring.publish(keys);
         let now = around.clock.now();
         let (policy, served_policy) = first_policy.map_or((None, None), |(policy, hash)| (Some(policy), Some(hash)));
         let store = Self {
-            current: ArcSwap::from_pointee(generation.0),
+            current: ArcSwap::from_pointee(generation),
             policy: ArcSwapOption::new(policy.map(Arc::new)),
             newest: watch::Sender::new(1),
             around,
             telemetry,
             source,
             policy_source,
-            turn: Mutex::new(Turn { served: snapshot.hash(), served_policy, watch }),
+            connected: OnceLock::new(),
+            turn: Mutex::new(Turn { served: snapshot.content(), kept, served_policy, watch }),
             told: Mutex::new(Told {
                 last: ReloadStatus { at: now, result: "ok", reason: None },
                 differs_since: None,
@@ -238,21 +285,60 @@ impl Store {
         result.and_then(|reloaded| policy.map(|()| reloaded))
     }
 
+    /// What cannot be published whole must not keep its lists back: to distrust is never an accident.
     fn read_and_publish(&self, turn: &mut Turn) -> Result<Reloaded, LoadError> {
+        let whole = self.publish_whole(turn);
+        if whole.is_err() {
+            self.publish_lists(turn);
+        }
+        whole
+    }
+
+    fn publish_whole(&self, turn: &mut Turn) -> Result<Reloaded, LoadError> {
         let snapshot = self.source.read()?;
-        let hash = snapshot.hash();
-        if hash == turn.served {
+        let content = snapshot.content();
+        if content == turn.served {
             return Ok(Reloaded::Unchanged);
         }
         let served = self.current();
-        let (generation, keys) = prepare(&snapshot, &self.around, Some(&served), served.number + 1)?;
-        let number = generation.number;
+        let Prepared { generation, keys, kept } = prepare(&snapshot, &self.around, Some(&served), served.number + 1)?;
+        self.heed_peers(&served, &generation)?;
         self.around.ring.publish(keys);
+        (turn.served, turn.kept) = (content, kept);
+        Ok(self.publish(generation))
+    }
+
+    fn publish(&self, generation: Generation) -> Reloaded {
+        let number = generation.number;
         self.current.store(Arc::new(generation));
-        turn.served = hash;
         self.newest.send_replace(number);
         self.announce(&self.current());
-        Ok(Reloaded::Published(number))
+        Reloaded::Published(number)
+    }
+
+    fn heed_peers(&self, served: &Generation, candidate: &Generation) -> Result<(), LoadError> {
+        let Some(registry) = self.connected.get() else { return Ok(()) };
+        let ca = self.source.get(Part::Ca).cloned().unwrap_or_else(|| self.source.first());
+        peers::keeps_all(registry, &served.trust, &candidate.trust, ca, self.around.clock.now())
+    }
+
+    /// Puts the CRLs and the distrust list of the disk over the pair that is served. What is wrong with them has been told
+    /// with the set as a whole.
+    fn publish_lists(&self, turn: &mut Turn) {
+        let Some(Ok(snapshot)) = self.source.lists().map(|lists| lists.read()) else { return };
+        let lists = snapshot.content().lists;
+        if lists == turn.served.lists {
+            return;
+        }
+        let built = parse::lists(&snapshot, self.source.get(Part::Ca), &turn.kept.anchors)
+            .and_then(|parsed| build(turn.kept.with(parsed), self.current().number + 1, &self.around));
+        match built {
+            Ok(generation) => {
+                turn.served.lists = lists;
+                self.publish(generation);
+            }
+            Err(error) => tracing::debug!(reason = %chain(&error), "the lists cannot be published by themselves"),
+        }
     }
 
     fn look_at_policy(&self, turn: &mut Turn) -> Result<(), LoadError> {
@@ -364,7 +450,7 @@ fn prepare(
     around: &Surroundings,
     served: Option<&Generation>,
     number: u64,
-) -> Result<(Generation, Vec<[u8; 32]>), LoadError> {
+) -> Result<Prepared, LoadError> {
     let parsed = parse(snapshot, &around.provider)?;
     let checked = check(parsed, &around.purpose, around.clock.now())?;
     let keys = checked.keys();
@@ -373,9 +459,10 @@ fn prepare(
     around.ring.offer(keys.clone());
     same_layout(served.and_then(|served| served.layout.as_ref()), &checked)?;
     let chain = checked.server.certified.cert.clone();
+    let kept = Kept::of(&checked);
     let generation = build(checked, number, around)?;
     tried(&generation, chain, around).map_err(|source| LoadError::Trial { file: leaf, source })?;
-    Ok((generation, keys))
+    Ok(Prepared { generation, keys, kept })
 }
 
 fn tried(
@@ -399,7 +486,7 @@ fn read_policy(source: &Source) -> Result<(Policy, [u8; 32]), LoadError> {
     let file = source.first();
     let bytes = snapshot.one(Part::Policy).map(|(_, bytes)| bytes).unwrap_or_default();
     let policy = parse_policy(&file, bytes)?;
-    Ok((policy, snapshot.hash()))
+    Ok((policy, snapshot.content().pair))
 }
 
 fn parse_policy(file: &MaterialFile, bytes: &[u8]) -> Result<Policy, LoadError> {

@@ -185,6 +185,7 @@ impl Shared {
         let facts = self.tls_facts(&shaken, &chain, address)?;
         let resumed = facts.tls.as_ref().is_some_and(|t| t.resumed);
         let connection = self.registry.register(facts);
+        connection.keep_chain(&chain);
         let newest = store.current();
         if newest.number != shaken.generation.number && !chain.is_empty() {
             newest.vouch(&chain, PeerSide::Client, None).map_err(Refusal::Overtaken)?;

@@ -42,6 +42,8 @@ pub(crate) struct CertificateFacts {
     pub(crate) weak_key: Option<String>,
     /// Of the SubjectPublicKeyInfo as it is encoded.
     pub(crate) spki_sha256: [u8; 32],
+    /// The public key itself, without its algorithm.
+    pub(crate) public_key: Vec<u8>,
     /// Of the whole certificate as it is encoded: its fingerprint.
     pub(crate) sha256: [u8; 32],
 }
@@ -89,6 +91,7 @@ impl CertificateFacts {
             usages: None,
             weak_key: weakness(cert),
             spki_sha256: sha256(cert.public_key().raw),
+            public_key: cert.public_key().subject_public_key.data.to_vec(),
             sha256: [0; 32],
         }
     }

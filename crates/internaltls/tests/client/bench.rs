@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
-use internaltls::{Channel, Limits, Mesh, MeshConfig, PeerInfo, Policy, Reload, Security};
+use internaltls::{Channel, Files, Limits, Mesh, MeshConfig, PeerInfo, Policy, Reload, Security};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
@@ -31,10 +31,16 @@ pub(crate) async fn mesh(node: &Node) -> Mesh {
 }
 
 pub(crate) async fn mesh_with(node: &Node, set: impl FnOnce(&mut Limits)) -> Mesh {
-    let mut config = MeshConfig::new(node.role.clone(), node.id.clone(), node.files());
-    config.reload = Reload { watch: false, ..Reload::default() };
+    let mut config = by_hand(node, node.files());
     set(&mut config.limits);
     Mesh::open(config).await.unwrap()
+}
+
+/// A node's configuration, without a watcher.
+pub(crate) fn by_hand(node: &Node, files: Files) -> MeshConfig {
+    let mut config = MeshConfig::new(node.role.clone(), node.id.clone(), files);
+    config.reload = Reload { watch: false, ..Reload::default() };
+    config
 }
 
 /// A mesh without TLS, to call scripted servers.

@@ -8,3 +8,4 @@ mod refuses;
 mod replays;
 mod rotates;
 mod scripted;
+mod transaction;

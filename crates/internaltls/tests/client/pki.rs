@@ -9,7 +9,14 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+/// Two CAs may write into one node's folder.
+static VERSIONS: AtomicU32 = AtomicU32::new(1);
 
 /// One CA in a folder of its own.
 pub(crate) struct Authority {
@@ -56,13 +63,18 @@ impl Authority {
 
     /// A new leaf and key for the node, taken into use by one rename. Its serial, as status shows it.
     pub(crate) fn renew(&self, node: &Node) -> String {
+        self.install(node, &self.pem())
+    }
+
+    /// The same, with another bundle.
+    pub(crate) fn install(&self, node: &Node, bundle: &str) -> String {
         let number = self.issued.fetch_add(1, Ordering::Relaxed);
         let (cert, key) = self.leaf(node, number);
-        let version = node.folder.join(format!("..{number}"));
+        let version = node.folder.join(format!("..{}", VERSIONS.fetch_add(1, Ordering::Relaxed)));
         fs::DirBuilder::new().mode(0o700).create(&version).unwrap();
         write(&version.join("server.pem"), &cert);
         write(&version.join("server.key"), &key);
-        write(&version.join("ca.pem"), &self.ca.pem());
+        write(&version.join("ca.pem"), bundle);
         let link = node.folder.join("..new");
         symlink(version.file_name().unwrap(), &link).unwrap();
         fs::rename(&link, node.folder.join("..data")).unwrap();
@@ -87,6 +99,32 @@ impl Node {
         let file = |name: &str| self.folder.join(name);
         Files::new(file("server.pem"), file("server.key"), file("ca.pem"))
     }
+
+    /// The same, with a distrust list that names nobody yet.
+    pub(crate) fn files_with_distrust(&self) -> Files {
+        let list = self.folder.join("distrust");
+        fs::write(&list, "# nobody\n").unwrap();
+        Files { distrust: Some(list), ..self.files() }
+    }
+
+    /// Lists the keys of these certificates, PEM.
+    pub(crate) fn distrust(&self, certificates: &[String]) {
+        let hashes: String = certificates.iter().map(|pem| format!("{}\n", key_hash(pem))).collect();
+        fs::write(self.folder.join("distrust"), hashes).unwrap();
+    }
+
+    /// Its leaf, PEM.
+    pub(crate) fn leaf(&self) -> String {
+        fs::read_to_string(self.folder.join("server.pem")).unwrap()
+    }
+}
+
+/// SPKI SHA-256 in hex.
+fn key_hash(pem: &str) -> String {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let (_, cert) = X509Certificate::from_der(&der).unwrap();
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, cert.public_key().raw);
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn write(path: &Path, text: &str) {

@@ -538,7 +538,8 @@ async fn expired_bait_does_not_hide_distrust() {
     };
     let folder = Folder::of(&format!("{}{}", ca.pem, next.pem), &ca.node("proxy", "proxy-1"));
     let (revoked, of_next) = (ca.node("proxy", "p"), next.node("proxy", "q"));
-    folder.put("crl.pem", ca.crl(&[serial(&revoked.der)], SystemTime::now() + Duration::from_secs(600)));
+    let later = SystemTime::now() + Duration::from_secs(600);
+    folder.put("crl.pem", format!("{}{}", ca.crl(&[serial(&revoked.der)], later), next.crl(&[], later)));
     folder.put("distrust", key_hash(&next.der));
     let files = folder.files();
     let with_crl = crate::config::Files { crl: Some(folder.path("crl.pem")), ..files.clone() };

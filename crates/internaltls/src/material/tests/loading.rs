@@ -405,7 +405,7 @@ async fn invariant_3_own_lists_are_applied_to_our_leaf() {
     let with_crl = || crate::config::Files { crl: Some(stage.folder.path("crl.pem")), ..stage.folder.files() };
     told!(fails(mesh("proxy", "proxy-1"), with_crl()).await, LoadError::Untrusted { .. }, "revoked");
     stage.folder.put("crl.pem", authority("another").crl(&[], SystemTime::now() + DAY));
-    told!(fails(mesh("proxy", "proxy-1"), with_crl()).await, LoadError::Untrusted { .. }, "no CRL of its issuer");
+    told!(fails(mesh("proxy", "proxy-1"), with_crl()).await, LoadError::CaWithoutCrl { .. }, "put its CRL there");
     stage.folder.put("crl.pem", stage.ca.crl(&[], SystemTime::now() - Duration::from_secs(60)));
     told!(fails(mesh("proxy", "proxy-1"), with_crl()).await, LoadError::Untrusted { .. }, "next update");
     stage.folder.put("crl.pem", stage.ca.crl(&[], SystemTime::now() + DAY));
@@ -433,6 +433,23 @@ async fn a_folder_of_crls_is_read_whole() {
     told!(fails(mesh("proxy", "proxy-1"), files()).await, LoadError::NoCrl(_), "crlPath");
     write(&crls.join("other.pem"), authority("another").crl(&[], SystemTime::now() + DAY));
     write(&crls.join("own.pem"), stage.ca.crl(&[], SystemTime::now() + DAY));
+    open(mesh("proxy", "proxy-1"), files()).await.unwrap();
+}
+
+/// Of two CAs of one name, as after a roll-over, each needs a list of its own.
+#[tokio::test]
+async fn a_ca_without_its_crl_is_refused() {
+    let stage = stage();
+    let crls = stage.folder.path("crls");
+    let files = || crate::config::Files { crl: Some(crls.clone()), ..stage.folder.files() };
+    fs::create_dir(&crls).unwrap();
+    let (next, namesake) = (authority("next CA"), authority("mesh CA"));
+    write(&crls.join("own.pem"), stage.ca.crl(&[], SystemTime::now() + DAY));
+    for added in [&next, &namesake] {
+        stage.folder.put("ca.pem", format!("{}{}", stage.ca.pem, added.pem));
+        told!(fails(mesh("proxy", "proxy-1"), files()).await, LoadError::CaWithoutCrl { .. }, "caPemPath");
+    }
+    write(&crls.join("namesake.pem"), namesake.crl(&[], SystemTime::now() + DAY));
     open(mesh("proxy", "proxy-1"), files()).await.unwrap();
 }
 

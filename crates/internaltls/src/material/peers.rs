@@ -1,0 +1,166 @@
+//! Whether a candidate may be published in view of the peers that are connected now. The decision is pure.
+//!
+//! 1. A candidate that would orphan a connected peer is held back: that is an accident, such as a bundle that was replaced
+//!    where it should have been extended.
+//! 2. To remove a peer on purpose is to list it. Whoever a CRL or the distrust list of the candidate names has no say, or a
+//!    compromised peer could veto its own removal; so has a peer that what is served refuses already.
+//! 3. A peer may have an old connection that drains beside a new one: it is orphaned only when none of its connections would
+//!    be vouched for.
+//! 4. Where all nodes share one pair, they get the next one together, and the key tells who belongs: nothing is held back.
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use rustls::pki_types::CertificateDer;
+
+use crate::connections::{Connection, Direction, Registry};
+use crate::error::{LoadError, MaterialFile, VerifyError};
+use crate::verify::{Lists, PeerSide, Rules, Trust};
+
+/// What a candidate means for one connection's peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// It is vouched for.
+    Kept,
+    /// It was vouched for and is so no longer, though nobody listed it.
+    Orphaned(VerifyError),
+    /// It is listed, or not vouched for by what is served either.
+    NoSay,
+}
+
+/// Who is at the other end, and which of its certificates it showed: one peer may dial with another leaf than it serves.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Peer {
+    pub(super) name: String,
+    pub(super) dialled_us: bool,
+}
+
+/// The first peer that the candidate would orphan, and by which certificate.
+pub(super) fn orphan(stands: impl IntoIterator<Item = (Peer, Stand)>) -> Option<(Peer, VerifyError)> {
+    let mut left: BTreeMap<Peer, Option<VerifyError>> = BTreeMap::new();
+    for (peer, stand) in stands {
+        match stand {
+            Stand::Kept => drop(left.insert(peer, None)),
+            Stand::Orphaned(why) => drop(left.entry(peer).or_insert(Some(why))),
+            Stand::NoSay => {}
+        }
+    }
+    left.into_iter().find_map(|(peer, why)| why.map(|why| (peer, why)))
+}
+
+/// What `candidate` means for a peer that showed `chain` while `served` is in use.
+pub(super) fn stand(
+    served: &Trust,
+    candidate: &Trust,
+    chain: &[CertificateDer<'_>],
+    side: PeerSide,
+    now: SystemTime,
+) -> Stand {
+    match candidate.vouch(chain, side, None, now) {
+        Ok(_) => Stand::Kept,
+        Err(why) if why.is_distrust() || !still_has_a_say(served, candidate, chain, side, now) => Stand::NoSay,
+        Err(why) => Stand::Orphaned(why),
+    }
+}
+
+/// Whether what is served would vouch for the peer, were the CAs and keys that the candidate lists not in it: whoever
+/// takes a CA out of the bundle in the same breath as it is listed means both.
+fn still_has_a_say(
+    served: &Trust,
+    candidate: &Trust,
+    chain: &[CertificateDer<'_>],
+    side: PeerSide,
+    now: SystemTime,
+) -> bool {
+    let lists = Lists { distrust: candidate.lists.distrust.clone(), ..Lists::default() };
+    let unlisted = Trust { anchors: served.anchors.clone(), lists, rules: served.rules.clone() };
+    let by_what_is_served = served.vouch(chain, side, None, now);
+    by_what_is_served.is_ok() && unlisted.vouch(chain, side, None, now).is_ok()
+}
+
+/// Refuses a candidate that would orphan a peer connected now. `ca` is the bundle's file.
+pub(super) fn keeps_all(
+    registry: &Registry,
+    served: &Trust,
+    candidate: &Trust,
+    ca: MaterialFile,
+    now: SystemTime,
+) -> Result<(), LoadError> {
+    if !matches!((&served.rules, &candidate.rules), (Rules::PerNode { .. }, Rules::PerNode { .. })) {
+        return Ok(());
+    }
+    let connections = registry.connections();
+    let judged = connections.iter().filter(|c| !c.is_cut() && !c.chain().is_empty());
+    let stands = judged.map(|c| (peer(c), stand(served, candidate, c.chain(), side(c), now)));
+    match orphan(stands) {
+        None => Ok(()),
+        Some((peer, source)) => Err(LoadError::Orphan { ca, peer: peer.name, source: Box::new(source) }),
+    }
+}
+
+fn peer(connection: &Connection) -> Peer {
+    Peer { name: connection.facts.peer.to_string(), dialled_us: connection.facts.direction == Direction::Inbound }
+}
+
+fn side(connection: &Connection) -> PeerSide {
+    match connection.facts.direction {
+        Direction::Inbound => PeerSide::Client,
+        Direction::Outbound => PeerSide::Server,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{LeafNames, Reason};
+    use proptest::prelude::*;
+
+    fn refused() -> VerifyError {
+        VerifyError { reason: Reason::UnknownIssuer, leaf: LeafNames::default() }
+    }
+
+    fn stands() -> impl Strategy<Value = Vec<(Peer, Stand)>> {
+        let stand = prop_oneof![Just(Stand::Kept), Just(Stand::Orphaned(refused())), Just(Stand::NoSay)];
+        let peer = (0..4_u8, any::<bool>())
+            .prop_map(|(name, dialled_us)| Peer { name: format!("proxy/p-{name}"), dialled_us });
+        proptest::collection::vec((peer, stand), 0..12)
+    }
+
+    fn kept(all: &[(Peer, Stand)], who: &Peer) -> bool {
+        all.iter().any(|(peer, stand)| peer == who && *stand == Stand::Kept)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Held back exactly when somebody that has a say is orphaned on every connection.
+        #[test]
+        fn invariant_3_a_candidate_is_held_back_for_the_orphaned_alone(all in stands()) {
+            let lost = all.iter().any(|(peer, stand)| matches!(stand, Stand::Orphaned(_)) && !kept(&all, peer));
+            prop_assert_eq!(orphan(all.clone()).is_some(), lost);
+        }
+
+        #[test]
+        fn who_is_named_is_orphaned_and_not_kept(all in stands()) {
+            if let Some((named, _)) = orphan(all.clone()) {
+                prop_assert!(!kept(&all, &named));
+                prop_assert!(all.iter().any(|(peer, stand)| *peer == named && matches!(stand, Stand::Orphaned(_))));
+            }
+        }
+
+        /// A compromised peer cannot veto its own removal, however many connections it opens.
+        #[test]
+        fn invariant_5_the_listed_have_no_veto(all in stands(), more in 0..9_usize) {
+            let before = orphan(all.clone());
+            let listed = (0..more).map(|_| (Peer { name: "proxy/p-0".to_owned(), dialled_us: true }, Stand::NoSay));
+            prop_assert_eq!(orphan(all.into_iter().chain(listed)), before);
+        }
+
+        /// Neither the order of connections nor which of them came first matters to whether it is held back.
+        #[test]
+        fn the_order_of_connections_does_not_matter(all in stands()) {
+            let mut turned = all.clone();
+            turned.reverse();
+            prop_assert_eq!(orphan(all).map(|(peer, _)| peer), orphan(turned).map(|(peer, _)| peer));
+        }
+    }
+}
