@@ -2,12 +2,15 @@
 //!
 //! 1. hyper takes a body by value and drops it when a call fails. So the body lives on a [`Tape`] that the call holds
 //!    too, and what hyper gets is a reader of that tape.
-//! 2. Frames are kept as they pass, by reference count, until they exceed [`KEPT`]; from then on, or once an answer has
-//!    begun, the body cannot be sent again and nothing is kept.
+//! 2. Frames are kept as they pass, by reference count, until they exceed [`KEPT`], or [`LARGE`] while the process has
+//!    [`LENT_AT_MOST`] to lend; from then on, or once an answer has begun, the body cannot be sent again and nothing is kept.
+//!    A large call needs that, too: h2 answers the ping of a GOAWAY before it writes heads that wait behind other calls'
+//!    bytes, so the peer's last stream may be one below a call whose body was handed over already.
 //! 3. A rewound tape has a new reader. The old one, which hyper may still be polling, reads nothing more.
 //! 4. A reader never claims to be at its end before it was polled. So the request's head never ends the stream by
 //!    itself, and "no frame was taken" proves that the peer has at most a head: never a whole request.
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -17,8 +20,48 @@ use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
-/// Bytes of a body that are kept for a second sending. A larger request is sent once.
+/// Bytes of a body that are kept for a second sending, whatever else is kept.
 pub(super) const KEPT: usize = 64 * 1024;
+/// The same where they can be lent: what gRPC allows a message by default. A larger request is sent once.
+const LARGE: usize = 4 * 1024 * 1024;
+/// What all calls of a process together may borrow.
+const LENT_AT_MOST: usize = 64 * 1024 * 1024;
+
+/// How much is lent now.
+static LENT: AtomicUsize = AtomicUsize::new(0);
+
+/// A body's part of what is lent; given back when dropped.
+#[derive(Debug)]
+struct Loan {
+    of: &'static AtomicUsize,
+    size: usize,
+}
+
+impl Loan {
+    /// Whether a body of this size may be kept.
+    fn covers(&mut self, size: usize) -> bool {
+        if size <= KEPT.max(self.size) {
+            return true;
+        }
+        let (more, fits) = (size - self.size, size <= LARGE);
+        let lend = |lent: usize| (fits && lent + more <= LENT_AT_MOST).then_some(lent + more);
+        let lent = self.of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lend).is_ok();
+        self.size += if lent { more } else { 0 };
+        lent
+    }
+}
+
+impl Default for Loan {
+    fn default() -> Self {
+        Self { of: &LENT, size: 0 }
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
 
 /// One request body, shared by the call and by the connection that is sending it.
 #[derive(Debug, Clone)]
@@ -40,6 +83,7 @@ struct Reel {
     taken: bool,
     kept: Vec<Kept>,
     size: usize,
+    loan: Loan,
     next: usize,
     ended: bool,
     lost: bool,
@@ -55,8 +99,8 @@ impl Tape {
     /// The tape of a body, and its first reader.
     pub(super) fn new(source: Body) -> (Self, Reader) {
         let hint = source.size_hint();
-        let (kept, size, next, turn) = (Vec::new(), 0, 0, 0);
-        let reel = Reel { source, hint, turn, taken: false, kept, size, next, ended: false, lost: false };
+        let (kept, size, loan, next, turn) = (Vec::new(), 0, Loan::default(), 0, 0);
+        let reel = Reel { source, hint, turn, taken: false, kept, size, loan, next, ended: false, lost: false };
         let tape = Self(Arc::new(Mutex::new(reel)));
         (tape.clone(), Reader { tape, turn })
     }
@@ -93,6 +137,7 @@ impl Reel {
     fn lose(&mut self) {
         self.lost = true;
         self.kept = Vec::new();
+        self.loan = Loan::default();
         self.next = 0;
     }
 
@@ -118,7 +163,7 @@ impl Reel {
         }
         self.size += frame.data_ref().map_or(0, Bytes::len);
         match Kept::of(frame) {
-            Some(kept) if self.size <= KEPT => {
+            Some(kept) if self.loan.covers(self.size) => {
                 self.kept.push(kept);
                 self.next += 1;
             }
@@ -228,14 +273,30 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_up_to_the_limit_are_kept() {
-        let (exact, reader) = tape(&[KEPT - 1, 1]);
-        assert_eq!(read(reader).await.len(), KEPT);
-        assert_eq!(read(exact.rewind().unwrap()).await.len(), KEPT);
-
-        let (over, reader) = tape(&[KEPT, 1]);
-        assert_eq!(read(reader).await.len(), KEPT + 1);
+        for limit in [KEPT, LARGE] {
+            let (exact, reader) = tape(&[limit - 1, 1]);
+            assert_eq!(read(reader).await.len(), limit);
+            assert_eq!(read(exact.rewind().unwrap()).await.len(), limit);
+        }
+        let (over, reader) = tape(&[LARGE, 1]);
+        assert_eq!(read(reader).await.len(), LARGE + 1);
         assert!(over.rewind().is_none());
         assert!(over.reel().kept.is_empty());
+    }
+
+    #[test]
+    fn what_is_lent_is_bounded_and_given_back() {
+        static OWN: AtomicUsize = AtomicUsize::new(0);
+        let loan = || Loan { of: &OWN, size: 0 };
+        assert!(!loan().covers(LARGE + 1), "a huge body is never kept");
+        let mut loans: Vec<_> = (0..LENT_AT_MOST / LARGE).map(|_| loan()).collect();
+        assert!(loans.iter_mut().all(|loan| loan.covers(LARGE)));
+        let mut late = loan();
+        assert!(late.covers(KEPT) && !late.covers(KEPT + 1), "all is lent, and small bodies need none of it");
+        drop(loans);
+        assert!(late.covers(LARGE));
+        drop(late);
+        assert_eq!(OWN.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
