@@ -5,9 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256,
+    RevokedCertParams, SanType, SerialNumber,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -200,6 +203,18 @@ impl Pair {
         serial_of_pem(self.cert.as_bytes())
     }
 
+    /// The SHA-256 of its public key, as a distrust list names it.
+    ///
+    /// # Panics
+    /// Never: it was made here.
+    #[must_use]
+    pub fn spki_sha256(&self) -> String {
+        use aws_lc_rs::digest::{SHA256, digest};
+        let der = der_of_pem(self.cert.as_bytes());
+        let (_, cert) = X509Certificate::from_der(&der).expect("a certificate");
+        digest(&SHA256, cert.public_key().raw).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Writes `STEM.pem` and `STEM.key` (0600) into `folder`, which is made.
     pub fn write(&self, folder: &Path, stem: &str) {
         write_public(&folder.join(format!("{stem}.pem")), &self.cert);
@@ -212,6 +227,7 @@ impl Pair {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     cert: String,
+    name: String,
 }
 
 impl Authority {
@@ -227,7 +243,13 @@ impl Authority {
         params.not_after = now + 3_650 * DAY;
         let key = Key::Ecdsa.generate();
         let cert = params.self_signed(&key).expect("a CA can sign itself").pem();
-        Self { issuer: Issuer::new(params, key), cert }
+        Self { issuer: Issuer::new(params, key), cert, name: name.into() }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The CA's own certificate, PEM.
@@ -240,6 +262,28 @@ impl Authority {
     #[must_use]
     pub fn key(&self) -> String {
         self.issuer.key().serialize_pem()
+    }
+
+    /// A revocation list of leaves that it signed, PEM, good for a day.
+    #[must_use]
+    pub fn crl(&self, revoked: &[&Pair]) -> String {
+        let now = OffsetDateTime::now_utc();
+        let entry = |pair: &&Pair| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&serial_bytes(&pair.cert)),
+            revocation_time: now - BACKDATE,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now - BACKDATE,
+            next_update: now + DAY,
+            crl_number: SerialNumber::from(now.unix_timestamp().unsigned_abs()),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let signed = list.signed_by(&self.issuer).expect("a CA can sign its list");
+        signed.pem().expect("a list can be written as PEM")
     }
 
     /// Signs a leaf with a new key.
@@ -285,9 +329,17 @@ pub fn plain_serial(text: &str) -> String {
 }
 
 fn serial_of_pem(pem: &[u8]) -> String {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
-    serial_of_der(&CertificateDer::from_pem_slice(pem).expect("a PEM file with a certificate"))
+    serial_of_der(&der_of_pem(pem))
+}
+
+fn serial_bytes(pem: &str) -> Vec<u8> {
+    let der = der_of_pem(pem.as_bytes());
+    let (_, cert) = X509Certificate::from_der(&der).expect("a certificate");
+    cert.tbs_certificate.raw_serial().iter().copied().skip_while(|byte| *byte == 0).collect()
+}
+
+fn der_of_pem(pem: &[u8]) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem).expect("a PEM file with a certificate")
 }
 
 /// Writes a file that everybody may read; its folder is made.

@@ -7,11 +7,12 @@ use meshctl::ca::bundle::Bundle;
 use meshctl::ca::journal::Journal;
 use meshctl::certs::authority::{Authority, KeyKind};
 use test_util::cluster::Cluster;
+use test_util::command::{Said, program};
 use test_util::load::Load;
 use test_util::process::{CONTINUE, INTERRUPT, KILL, STOP, signal};
 use test_util::wait;
 
-use crate::fixtures::{LONG, plan, rotate, rotate_until, rotated, text};
+use crate::fixtures::{LONG, MESHCTL, plan, rotate, rotate_until, rotated, text};
 
 /// How long the tool may wait where it is meant to give up.
 const SHORT: [&str; 2] = ["--wait", "3s"];
@@ -128,6 +129,33 @@ fn a_cluster_that_is_not_in_order_is_left_alone() {
     assert!(said.err.contains("nothing was changed") && said.err.contains("data-node-1"), "{}", said.text());
     assert!(!under_way(&cluster));
     assert_eq!(bundle(&cluster.mesh_certs("proxy-1").join("ca.pem")), before);
+}
+
+/// Every write fails as on a full disk (a limit on the size of files, with the signal for it ignored): first from the
+/// beginning, then in the middle of the steps. What is served stays as it is, and with room the same command ends it.
+#[test]
+fn a_full_disk_stops_the_tool_and_nothing_else() {
+    let cluster = plan().start();
+    let load = Load::start(cluster.edge());
+    let before = signer(&cluster);
+    let said = rotate_on_full_disk(&cluster);
+    assert!(!said.success && said.text().contains("the disk has room"), "{}", said.text());
+    assert!(!under_way(&cluster), "half a roll-over is left");
+    begin(&cluster);
+    let said = rotate_on_full_disk(&cluster);
+    assert!(!said.success && said.text().contains("goes on from here"), "{}", said.text());
+    for member in cluster.members() {
+        assert_eq!(served(&cluster, &member.node), [before.as_str()]);
+    }
+    rotated(&cluster);
+    is_of(&cluster, &signer(&cluster));
+    load.more_calls(20);
+    load.stop().assert_no_failure();
+}
+
+fn rotate_on_full_disk(cluster: &Cluster) -> Said {
+    let script = r#"set -o pipefail; (trap '' XFSZ; ulimit -f 0; exec "$0" ca rotate --dir "$1") 2>&1 | cat"#;
+    program("bash").args(["-c", script, MESHCTL, &text(cluster.dir())]).within(2 * LONG).run()
 }
 
 /// Where revocation lists are read, a CA without one vouches for nobody: the new one brings its own.

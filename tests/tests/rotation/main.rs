@@ -1,8 +1,16 @@
 //! Certificates and CAs replaced under a living cluster, with everything that goes wrong meanwhile.
 //!
-//! 1. The processes are real ones, started as an operator starts them; each test has a cluster of its own.
+//! 1. The processes are real ones, started as an operator starts them; each test has a mesh of its own.
 //! 2. No call fails, whatever is replaced; what is served is in the end what is on disk.
+//!
+//! Parts: [`ca`] is `meshctl ca rotate` on the cluster; [`suite`] a random walk over a [`scene`] of nodes with an echo
+//! service, under the [`traffic`] that the cluster does not have: long streams and large calls.
 #![expect(clippy::unwrap_used, reason = "an `unwrap` in a test is an assertion")]
 
 mod ca;
 mod fixtures;
+mod scene;
+mod suite;
+mod traffic;
+#[path = "../../bin/echo/wire.rs"]
+mod wire;

@@ -79,6 +79,7 @@ impl Journal {
         let (fresh, folder) = (aside(dir), dir.join(NAME));
         let ca = Bundle::parse(new.cert_pem())?;
         let state = State { step: Step::Add, old: old.signer().to_owned(), new: ca.signer().to_owned() };
+        remove(&fresh)?;
         folder::create_private(&fresh)?;
         let files = [
             NewFile::public("ca.pem", &ca.pem()),

@@ -1,0 +1,364 @@
+//! A mesh of two servers, real processes, and one client, in this process so that every failure is seen where it happens.
+//!
+//! 1. Each node's files lie on disk in another way: as a Kubernetes volume, through chained symlinks, as plain files.
+//! 2. The second server is reached through a relay that can stall.
+//! 3. Revocation lists and distrusted keys are read by all three from one place.
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use internaltls::{Channel, Endpoint, Files, Mesh, MeshConfig};
+use serde_json::Value;
+use tempfile::TempDir;
+use test_util::authority::{Authority, Leaf, Pair, plain_serial, write_public};
+use test_util::disk::{Chain, Set, Volume, plain};
+use test_util::process::{Process, free_port, tail};
+use test_util::relay::Relay;
+use test_util::wait;
+use tokio::runtime::Runtime;
+
+use crate::fixtures::LONG;
+
+const ECHO: &str = env!("CARGO_BIN_EXE_echo-under-test");
+const DATA_NODE: &str = "data-node";
+/// Calls may run so long after their connection began to drain.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+/// An old connection is gone by then: the grace of two generations that drain one after the other, and a slow machine.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// The nodes by number: 0 and 1 serve, 2 calls.
+pub(crate) const SERVERS: usize = 2;
+pub(crate) const NODES: usize = 3;
+
+/// How one node's files are replaced.
+enum Disk {
+    Volume(Volume),
+    Chain(Chain),
+    Plain(PathBuf),
+}
+
+impl Disk {
+    fn write(&mut self, set: &Set) {
+        match self {
+            Self::Volume(volume) => volume.swap(set),
+            Self::Chain(chain) => chain.swap(set),
+            Self::Plain(folder) => plain::create(folder, set),
+        }
+    }
+}
+
+struct Node {
+    role: &'static str,
+    name: String,
+    disk: Disk,
+    pair: Pair,
+    /// When its leaf was last written, until that is seen to be served.
+    wrote: Option<Instant>,
+}
+
+struct Server {
+    process: Option<Process>,
+    listens: SocketAddr,
+    tells: SocketAddr,
+}
+
+pub(crate) struct Scene {
+    nodes: Vec<Node>,
+    servers: Vec<Server>,
+    authority: Authority,
+    bundle: Vec<String>,
+    revoked: Vec<Pair>,
+    distrusted: Vec<String>,
+    superseded: HashMap<String, Instant>,
+    pub(crate) served_within: Vec<Duration>,
+    pub(crate) relay: Relay,
+    pub(crate) channels: Vec<Channel>,
+    client: Mesh,
+    dir: TempDir,
+    pub(crate) runtime: Runtime,
+}
+
+impl Scene {
+    pub(crate) fn start() -> Self {
+        let (dir, authority) = (TempDir::with_prefix("rotation-").unwrap(), Authority::new("CA 0"));
+        let nodes: Vec<_> = (0..NODES).map(|nth| node(dir.path(), &authority, nth)).collect();
+        lists(dir.path(), &authority, &[], &[]);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut servers: Vec<_> = (0..SERVERS).map(|_| Server::new()).collect();
+        for (server, node) in servers.iter_mut().zip(&nodes) {
+            server.start(dir.path(), node);
+        }
+        let relay = Relay::to(servers[1].listens);
+        let client = runtime.block_on(Mesh::open(config(dir.path(), &nodes[2]))).unwrap();
+        let channel = |nth: usize, address| {
+            client.channel(DATA_NODE.parse().unwrap(), Endpoint::from(address).of(nodes[nth].name.parse().unwrap()))
+        };
+        let channels = vec![channel(0, servers[0].listens), channel(1, relay.address())];
+        let bundle = vec![authority.cert().to_owned()];
+        Self {
+            nodes,
+            servers,
+            authority,
+            bundle,
+            revoked: Vec::new(),
+            distrusted: Vec::new(),
+            superseded: HashMap::new(),
+            served_within: Vec::new(),
+            relay,
+            channels,
+            client,
+            dir,
+            runtime,
+        }
+    }
+
+    /// What a node tells of itself.
+    pub(crate) fn status(&self, nth: usize) -> Result<Value, String> {
+        match self.servers.get(nth) {
+            Some(server) => server.status(),
+            None => serde_json::to_value(self.client.status()).map_err(|e| e.to_string()),
+        }
+    }
+
+    /// A new leaf for a node on its disk; the key is new as well.
+    pub(crate) fn renew(&mut self, nth: usize) {
+        let pair = self.authority.sign(&Leaf::node(self.nodes[nth].role, &self.nodes[nth].name));
+        let old = std::mem::replace(&mut self.nodes[nth].pair, pair);
+        self.superseded.insert(old.serial(), Instant::now());
+        self.write(nth);
+        self.nodes[nth].wrote = Some(Instant::now());
+    }
+
+    /// The node's leaf of now.
+    pub(crate) fn leaf(&self, nth: usize) -> Pair {
+        self.nodes[nth].pair.clone()
+    }
+
+    fn write(&mut self, nth: usize) {
+        let set = Set { pair: self.nodes[nth].pair.clone(), ca: self.bundle.concat() };
+        self.nodes[nth].disk.write(&set);
+    }
+
+    /// A certificate file of which the second half is missing, on a node's disk.
+    pub(crate) fn tear(&mut self, nth: usize) {
+        let mut pair = self.nodes[nth].pair.clone();
+        pair.cert.truncate(pair.cert.len() / 2);
+        let set = Set { pair, ca: self.bundle.concat() };
+        self.nodes[nth].disk.write(&set);
+    }
+
+    /// Revokes a leaf: everywhere, at once.
+    pub(crate) fn revoke(&mut self, pair: Pair) {
+        self.revoked.push(pair);
+        self.put_lists();
+    }
+
+    /// Distrusts a leaf's key: everywhere, at once.
+    pub(crate) fn distrust(&mut self, pair: &Pair) {
+        self.distrusted.push(pair.spki_sha256());
+        self.put_lists();
+    }
+
+    fn put_lists(&self) {
+        lists(self.dir.path(), &self.authority, &self.revoked, &self.distrusted);
+    }
+
+    /// From the CA of now to another one, as `meshctl ca rotate` does it.
+    pub(crate) fn roll_over(&mut self, nth: usize) {
+        let next = Authority::new(&format!("CA {nth}"));
+        write_public(&self.dir.path().join(format!("crls/{nth}.pem")), &next.crl(&[]));
+        self.bundle.push(next.cert().to_owned());
+        self.write_all();
+        self.until_all_serve_bundles(2);
+        self.authority = next;
+        self.revoked.clear();
+        (0..NODES).for_each(|nth| self.renew(nth));
+        self.until_settled();
+        self.bundle.remove(0);
+        self.write_all();
+        self.until_all_serve_bundles(1);
+    }
+
+    fn write_all(&mut self) {
+        (0..NODES).for_each(|nth| self.write(nth));
+    }
+
+    fn until_all_serve_bundles(&self, size: usize) {
+        for nth in 0..NODES {
+            wait::until(&format!("node {nth} serves a bundle of {size}"), LONG, || {
+                let status = self.status(nth)?;
+                let cas = status["material"]["cas"].as_array().map_or(0, Vec::len);
+                if cas == size { Ok(()) } else { Err(status.to_string()) }
+            });
+        }
+    }
+
+    /// SIGKILL to a server, and a new start with what is on disk.
+    pub(crate) fn kill(&mut self, nth: usize) {
+        if let Some(mut process) = self.servers[nth].process.take() {
+            process.kill();
+            process.wait(LONG);
+        }
+        self.servers[nth].start(self.dir.path(), &self.nodes[nth]);
+    }
+
+    /// Until a node serves the leaf on its disk.
+    pub(crate) fn until_served(&mut self, nth: usize) {
+        let wanted = self.nodes[nth].pair.serial();
+        wait::until(&format!("node {nth} serves its leaf"), LONG, || {
+            let status = self.status(nth)?;
+            let served = plain_serial(status["material"]["leaf"]["serial"].as_str().unwrap_or_default());
+            if served == wanted { Ok(()) } else { Err(format!("{served}, wanted {wanted}: {status}")) }
+        });
+        if let Some(wrote) = self.nodes[nth].wrote.take() {
+            self.served_within.push(wrote.elapsed());
+        }
+    }
+
+    /// Until a node has told that its files do not fit.
+    pub(crate) fn until_refused(&self, nth: usize) {
+        wait::until(&format!("node {nth} refuses its files"), LONG, || {
+            let status = self.status(nth)?;
+            if status["material"]["last_reload"]["result"] == "failed" { Ok(()) } else { Err(status.to_string()) }
+        });
+    }
+
+    /// Until disk and served agree everywhere, and every connection is of leaves that are on disk.
+    pub(crate) fn until_settled(&mut self) {
+        (0..NODES).for_each(|nth| self.until_served(nth));
+        wait::until("every connection of the leaves on disk", LONG, || {
+            (0..NODES).try_for_each(|nth| self.settled(nth))?;
+            if self.client.status().connections.len() == SERVERS { Ok(()) } else { Err(self.told()) }
+        });
+    }
+
+    fn settled(&self, nth: usize) -> Result<(), String> {
+        let status = self.status(nth)?;
+        if !status["material"]["differs_since"].is_null() {
+            return Err(format!("node {nth}: disk and served differ: {}", status["material"]));
+        }
+        let leaves: Vec<_> = self.nodes.iter().map(|node| node.pair.serial()).collect();
+        match serials(&status).into_iter().find(|serial| !leaves.contains(serial)) {
+            Some(old) => Err(format!("node {nth} has a connection of the old leaf {old}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Connections of leaves that were replaced longer ago than any call may take to end.
+    pub(crate) fn overdue(&self) -> Vec<String> {
+        let overdue = |serial: &String| self.superseded.get(serial).is_some_and(|at| at.elapsed() > BOUND);
+        let of = |nth| self.status(nth).map_or_else(|_| Vec::new(), |status| serials(&status));
+        (0..NODES).flat_map(of).filter(overdue).collect()
+    }
+
+    /// The processor time that a rotation costs a server, told by the kernel over so many of them without any call.
+    pub(crate) fn cost(&mut self, rotations: u32) -> Duration {
+        let before = self.servers[0].processor_time();
+        for _ in 0..rotations {
+            self.renew(0);
+            self.until_served(0);
+        }
+        (self.servers[0].processor_time() - before) / rotations
+    }
+
+    /// All that is known, for a message.
+    pub(crate) fn told(&self) -> String {
+        let tells = |nth| self.status(nth).map_or_else(|e| e, |status| format!("{status:#}"));
+        let logs = (0..SERVERS).map(|nth| tail(&log(self.dir.path(), &self.nodes[nth])));
+        (0..NODES).map(tells).chain(logs).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn node(dir: &Path, authority: &Authority, nth: usize) -> Node {
+    let (role, name) =
+        if nth < SERVERS { (DATA_NODE, format!("data-node-{}", nth + 1)) } else { ("proxy", "proxy-1".into()) };
+    let (folder, pair) = (dir.join(&name), authority.sign(&Leaf::node(role, &name)));
+    let set = Set { pair: pair.clone(), ca: authority.cert().into() };
+    let disk = match nth {
+        0 => Disk::Volume(Volume::create(&folder, &set)),
+        1 => Disk::Chain(Chain::create(&folder, &set)),
+        _ => {
+            plain::create(&folder, &set);
+            Disk::Plain(folder)
+        }
+    };
+    Node { role, name, disk, pair, wrote: None }
+}
+
+/// Aside and by rename: a list is read whole or not at all.
+fn lists(dir: &Path, authority: &Authority, revoked: &[Pair], distrusted: &[String]) {
+    let crl = authority.crl(&revoked.iter().collect::<Vec<_>>());
+    let name = format!("crls/{}.pem", number(authority));
+    for (path, text) in [(dir.join(name), crl), (dir.join("distrust"), distrusted.join("\n"))] {
+        let aside = path.with_file_name(".new");
+        write_public(&aside, &text);
+        std::fs::rename(&aside, &path).unwrap();
+    }
+}
+
+fn number(authority: &Authority) -> String {
+    authority.name().trim_start_matches("CA ").to_owned()
+}
+
+fn config(dir: &Path, node: &Node) -> MeshConfig {
+    let file = |name: &str| dir.join(&node.name).join(name);
+    let mut files = Files::new(file("server.pem"), file("server.key"), file("ca.pem"));
+    files.crl = Some(dir.join("crls"));
+    files.distrust = Some(dir.join("distrust"));
+    let mut config = MeshConfig::new(node.role.parse().unwrap(), node.name.parse().unwrap(), files);
+    config.limits.drain = GRACE;
+    config
+}
+
+fn log(dir: &Path, node: &Node) -> PathBuf {
+    dir.join(format!("{}.log", node.name))
+}
+
+impl Server {
+    fn new() -> Self {
+        let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self { process: None, listens: address(), tells: address() }
+    }
+
+    fn start(&mut self, dir: &Path, node: &Node) {
+        let mut command = Command::new(ECHO);
+        command.args([node.role, &node.name]).arg(dir.join(&node.name));
+        command.args([self.listens.to_string(), self.tells.to_string()]);
+        command.arg("--crl").arg(dir.join("crls")).arg("--distrust").arg(dir.join("distrust"));
+        command.args(["--grace-seconds", &GRACE.as_secs().to_string()]);
+        self.process = Some(Process::spawn(&node.name, command, &log(dir, node)));
+        wait::until(&format!("{} listens", node.name), LONG, || {
+            let up = self.status().and_then(|_| TcpStream::connect(self.listens).map_err(|e| e.to_string()));
+            up.map_err(|e| format!("{e}\n{}", tail(&log(dir, node))))
+        });
+    }
+
+    /// User and system time, in the kernel's hundredths of a second.
+    fn processor_time(&self) -> Duration {
+        let pid = self.process.as_ref().map_or(0, Process::pid);
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
+    fn status(&self) -> Result<Value, String> {
+        let mut text = String::new();
+        let read = TcpStream::connect(self.tells).and_then(|mut stream| {
+            stream.set_read_timeout(Some(LONG))?;
+            stream.read_to_string(&mut text)
+        });
+        read.map_err(|e| format!("{}: {e}", self.tells))?;
+        serde_json::from_str(&text).map_err(|e| e.to_string())
+    }
+}
+
+/// Both ends' leaves of every connection.
+fn serials(status: &Value) -> Vec<String> {
+    let connections = status["connections"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ends = connections.iter().flat_map(|connection| [&connection["own_serial"], &connection["peer_serial"]]);
+    ends.filter_map(|serial| serial.as_str().map(plain_serial)).collect()
+}
