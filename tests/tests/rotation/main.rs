@@ -12,5 +12,6 @@ mod fixtures;
 mod scene;
 mod suite;
 mod traffic;
+mod way_back;
 #[path = "../../bin/echo/wire.rs"]
 mod wire;
