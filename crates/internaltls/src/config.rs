@@ -50,6 +50,8 @@ pub struct Reload {
     pub retry: Duration,
     /// Whether to ask the kernel for events at all; without, only the poll. Default true.
     pub watch: bool,
+    /// How many live peers are asked, one a role, before a new leaf, key or bundle is published; 0 asks nobody. Default 3.
+    pub trials: usize,
 }
 
 impl Default for Reload {
@@ -59,6 +61,7 @@ impl Default for Reload {
             debounce: Duration::from_millis(100),
             retry: Duration::from_secs(2),
             watch: true,
+            trials: 3,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use rustls::{CertificateError, OtherError};
 
+use crate::client::ProbeError;
 use crate::clock::rfc3339;
 use crate::identity::IdentityError;
 use crate::policy::PolicyError;
@@ -342,6 +343,18 @@ pub enum LoadError {
         /// By which certificate, and why it would be refused.
         source: Box<VerifyError>,
     },
+    /// A live peer was asked, and would not have it.
+    #[error(
+        "{file} does not pass the trial with {peer}, so it is held back: let that peer trust the CA of the new leaf first, as `meshctl ca rotate` does; to remove the peer on purpose, list it in internaltls.distrustPath or a CRL"
+    )]
+    PeerTrial {
+        /// The leaf's.
+        file: MaterialFile,
+        /// Who.
+        peer: String,
+        /// What it said.
+        source: Box<ProbeError>,
+    },
     /// With CRLs, a CA that none of them is of.
     #[error(
         "{crl} holds no CRL signed by the CA `{subject}` of {ca}: every leaf of that CA would be refused; put its CRL there first"
@@ -393,6 +406,13 @@ pub enum LoadError {
     /// The task that reads files ended.
     #[error("reading the material was interrupted: try again")]
     Interrupted,
+}
+
+impl LoadError {
+    /// Whether only what peers say stands against the set: it may pass later with no file changed.
+    pub(crate) fn is_about_peers(&self) -> bool {
+        matches!(self, Self::Orphan { .. } | Self::PeerTrial { .. })
+    }
 }
 
 fn access_words(access: Option<Access>) -> String {

@@ -51,12 +51,13 @@ pub mod manual;
 mod material;
 mod mesh;
 pub mod policy;
+mod question;
 pub mod server;
 pub mod telemetry;
 mod transport;
 mod verify;
 
-pub use client::{Channel, ChannelError, DialError, Endpoints, ResponseBody};
+pub use client::{Channel, ChannelError, DialError, Endpoints, ProbeError, ResponseBody};
 pub use config::{EdgeConfig, EdgeMode, Endpoint, Files, Limits, MeshConfig, Reload, Security, TlsVersion};
 pub use connections::{ConnectionStatus, PeerInfo, Registry};
 pub use edge::Edge;

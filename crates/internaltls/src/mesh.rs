@@ -15,7 +15,7 @@ use crate::config::{Files, MeshConfig, Security};
 use crate::connections::{ConnectionStatus, Registry};
 use crate::error::LoadError;
 use crate::identity::{Role, role_name};
-use crate::material::{MaterialStatus, Purpose, Reloaded, Store};
+use crate::material::{Connected, MaterialStatus, Purpose, Reloaded, Store};
 use crate::server::service::erase;
 use crate::server::{self, ServerBuilder};
 use crate::telemetry::Telemetry;
@@ -101,10 +101,12 @@ impl Mesh {
             }
         };
         let registry = Registry::new(telemetry.clone());
-        if let Some(store) = &store {
-            store.heed(registry.clone());
-        }
         let runtime = tokio::runtime::Handle::current();
+        if let Some(store) = &store {
+            let (limits, trials) = (config.limits, config.reload.trials);
+            let (registry, telemetry, runtime) = (registry.clone(), telemetry.clone(), runtime.clone());
+            store.heed(Connected { registry, limits, telemetry, runtime, trials });
+        }
         Ok(Self { inner: Arc::new(Inner { config, store, registry, telemetry, clock, runtime }) })
     }
 

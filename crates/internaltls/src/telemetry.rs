@@ -55,6 +55,7 @@ pub struct Telemetry {
     days_left: Family<Words<2>, Gauge<f64, AtomicU64>>,
     differs: Family<Words<1>, Gauge>,
     without_client_auth: Counter,
+    trials: Counters<2>,
 }
 
 impl fmt::Debug for Telemetry {
@@ -101,6 +102,8 @@ impl Telemetry {
             "internaltls_clients_without_client_auth",
             "Edge clients accepted though their leaf lacks clientAuth",
         );
+        let trials =
+            add(r, "internaltls_trials", "Questions whether a certificate would be accepted, by side and result");
         Self {
             registry: Arc::new(std::mem::take(r)),
             server_handshakes,
@@ -116,6 +119,7 @@ impl Telemetry {
             days_left,
             differs,
             without_client_auth,
+            trials,
         }
     }
 
@@ -201,6 +205,11 @@ impl Telemetry {
     /// Whether disk and what is served differ now.
     pub(crate) fn differs(&self, material: &'static str, differs: bool) {
         self.differs.get_or_create(&[("material", material)]).set(i64::from(differs));
+    }
+
+    /// A peer was asked about a candidate of ours, or asked about its own. `side` is `asked` or `answered`.
+    pub(crate) fn trial(&self, side: &'static str, result: &'static str) {
+        self.trials.get_or_create(&[("side", side), ("result", result)]).inc();
     }
 
     /// An edge accepted a client whose leaf does not name clientAuth.

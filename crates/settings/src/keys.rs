@@ -143,6 +143,8 @@ keys! {
         "Seconds until files that did not fit are tried again.";
     RELOAD_WATCH: bool = "internaltls.reload.watch", parse::switch, Some("true"),
         "Ask the kernel for file events. false: the poll alone.";
+    RELOAD_TRIALS: u32 = "internaltls.reload.trialPeers", parse::few, Some("3"),
+        "Live peers, one a role, that are asked whether they would accept a new leaf or bundle before it is served. 0: nobody.";
     HANDSHAKE_TIMEOUT: Duration = "internaltls.handshake.timeoutSeconds", parse::seconds, Some("10"),
         "Seconds that a handshake may take. The bounds from here on hold for clients' TLS too.";
     HANDSHAKE_MAX: u32 = "internaltls.handshake.maxConcurrent", parse::count, Some("256"),

@@ -58,6 +58,10 @@ pub(crate) fn count(given: Text<'_>) -> Parsed<u32> {
     within(given, 1..=1_000_000, "a whole number")
 }
 
+pub(crate) fn few(given: Text<'_>) -> Parsed<u32> {
+    within(given, 0..=100, "a whole number")
+}
+
 pub(crate) fn bytes(given: Text<'_>) -> Parsed<usize> {
     within(given, 4096..=16 * 1024 * 1024, "a number of bytes, without a unit,")
 }

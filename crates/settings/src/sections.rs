@@ -308,6 +308,7 @@ fn reload(values: &Values) -> Result<Reload, SettingsError> {
         debounce: values.get(&RELOAD_DEBOUNCE)?,
         retry: values.get(&RELOAD_RETRY)?,
         watch: values.get(&RELOAD_WATCH)?,
+        trials: values.get(&RELOAD_TRIALS)? as usize,
     })
 }
 

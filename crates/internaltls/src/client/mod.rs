@@ -16,6 +16,7 @@ mod dial;
 mod endpoints;
 mod error;
 mod link;
+mod probe;
 mod replay;
 mod socket;
 
@@ -24,3 +25,5 @@ pub use channel::Channel;
 pub(crate) use dial::Context;
 pub use endpoints::Endpoints;
 pub use error::{ChannelError, DialError};
+pub use probe::ProbeError;
+pub(crate) use probe::{Target, ask};

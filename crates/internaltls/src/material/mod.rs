@@ -20,6 +20,7 @@ mod trial;
 mod watch;
 
 pub(crate) use generation::{Generation, Purpose};
+pub(crate) use peers::Connected;
 pub use status::{CaStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
 pub(crate) use store::{Reloaded, Store};
 

@@ -6,15 +6,25 @@
 //!    compromised peer could veto its own removal; so has a peer that what is served refuses already.
 //! 3. A peer may have an old connection that drains beside a new one: it is orphaned only when none of its connections would
 //!    be vouched for.
-//! 4. Where all nodes share one pair, they get the next one together, and the key tells who belongs: nothing is held back.
-use std::collections::BTreeMap;
+//! 4. Then some of the peers that we dial are asked whether they would accept the candidate, by their own bundle of now.
+//! 5. Where all nodes share one pair, they get the next one together, and the key tells who belongs: nothing is held back.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
+use tokio::runtime::Handle;
+use tonic::Code;
 
+use super::generation::Generation;
+use crate::client::{DialError, ProbeError, Target, ask};
+use crate::config::Limits;
 use crate::connections::{Connection, Direction, Registry};
-use crate::error::{LoadError, MaterialFile, VerifyError};
-use crate::verify::{Lists, PeerSide, Rules, Trust};
+use crate::error::{LoadError, MaterialFile, Reason, VerifyError, chain};
+use crate::identity::Identity;
+use crate::question::{Answer, Question};
+use crate::telemetry::Telemetry;
+use crate::verify::{Expected, Lists, PeerSide, Rules, Trust};
 
 /// What a candidate means for one connection's peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +87,90 @@ fn still_has_a_say(
     by_what_is_served.is_ok() && unlisted.vouch(chain, side, None, now).is_ok()
 }
 
+/// Whom to ask, and how.
+pub(crate) struct Connected {
+    pub(crate) registry: Registry,
+    pub(crate) limits: Limits,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) runtime: Handle,
+    /// How many peers are asked.
+    pub(crate) trials: usize,
+}
+
+impl Connected {
+    /// Asks live peers whether they would accept the candidate, each under its own bundle of now. One that is not reachable, or
+    /// does not know the question, has no say. Blocks.
+    pub(super) fn ask(
+        &self,
+        targets: Vec<Target>,
+        candidate: &Arc<Generation>,
+        chain: &[CertificateDer<'static>],
+        file: &MaterialFile,
+    ) -> Result<(), LoadError> {
+        let question = Question { chain: chain.iter().map(|der| der.to_vec()).collect() };
+        let (told, answers) = std::sync::mpsc::channel();
+        for target in targets {
+            let (told, candidate, question, limits) =
+                (told.clone(), Arc::clone(candidate), question.clone(), self.limits);
+            self.runtime.spawn(async move {
+                let answer = ask(&target, &candidate, question, &limits).await;
+                let _ = told.send((target, answer));
+            });
+        }
+        drop(told);
+        // All are heard: each has its own time limit.
+        let refused: Vec<_> = answers.iter().filter_map(|(target, answer)| self.heard(target, answer)).collect();
+        match refused.into_iter().next() {
+            None => Ok(()),
+            Some((peer, source)) => Err(LoadError::PeerTrial { file: file.clone(), peer, source: Box::new(source) }),
+        }
+    }
+
+    fn heard(&self, target: Target, answer: Result<Answer, ProbeError>) -> Option<(String, ProbeError)> {
+        let (result, against) = match answer {
+            Ok(answer) if answer.accepted => ("ok", None),
+            Ok(answer) => ("refused", Some(ProbeError::Refused(answer.reason))),
+            Err(error) if has_no_say(&error) => {
+                tracing::info!(peer = target.name, reason = %chain(&error), "a peer has no say in a trial");
+                ("no-say", None)
+            }
+            Err(error) => ("failed", Some(error)),
+        };
+        self.telemetry.trial("asked", result);
+        against.map(|error| (target.name, error))
+    }
+
+    /// Those that we dial and that the candidate vouches for, newest first, one a role.
+    pub(super) fn targets(&self, candidate: &Generation) -> Vec<Target> {
+        if !matches!(candidate.trust.rules, Rules::PerNode { .. }) {
+            return Vec::new();
+        }
+        let mut roles = BTreeSet::new();
+        let connections = self.registry.connections();
+        let dialled = connections.iter().rev().filter(|c| c.facts.direction == Direction::Outbound && !c.is_cut());
+        let fit = dialled.filter(|c| candidate.vouch(c.chain(), PeerSide::Server, None).is_ok());
+        fit.filter_map(|c| target(c)).filter(|t| roles.insert(t.expected.role.to_string())).take(self.trials).collect()
+    }
+}
+
+fn target(connection: &Connection) -> Option<Target> {
+    let Identity::Node { role, node, .. } = &connection.facts.peer else { return None };
+    let expected = Expected { role: role.clone(), node: Some(node.clone()) };
+    Some(Target { address: connection.facts.peer_addr, expected, name: connection.facts.peer.to_string() })
+}
+
+/// Nobody there; one of before there was such a question; one whose own leaf is out of date.
+fn has_no_say(error: &ProbeError) -> bool {
+    match error {
+        ProbeError::Unreachable(_) => true,
+        ProbeError::Call(status) => matches!(status.code(), Code::Unimplemented | Code::PermissionDenied),
+        ProbeError::Dial(DialError::Certificate(why)) => {
+            why.is_distrust() || matches!(why.reason, Reason::Expired { .. } | Reason::NotYetValid { .. })
+        }
+        _ => false,
+    }
+}
+
 /// Refuses a candidate that would orphan a peer connected now. `ca` is the bundle's file.
 pub(super) fn keeps_all(
     registry: &Registry,
@@ -116,6 +210,19 @@ mod tests {
 
     fn refused() -> VerifyError {
         VerifyError { reason: Reason::UnknownIssuer, leaf: LeafNames::default() }
+    }
+
+    #[test]
+    fn who_cannot_be_asked_has_no_say() {
+        let call = |code| ProbeError::Call(Box::new(tonic::Status::new(code, "")));
+        let shown =
+            |reason| ProbeError::Dial(DialError::Certificate(VerifyError { reason, leaf: LeafNames::default() }));
+        assert!(has_no_say(&ProbeError::Unreachable(DialError::Silent)));
+        // One that has no such call asks its policy first.
+        assert!(has_no_say(&call(Code::Unimplemented)) && has_no_say(&call(Code::PermissionDenied)));
+        assert!(has_no_say(&shown(Reason::Distrusted)) && has_no_say(&shown(Reason::Revoked)));
+        assert!(!has_no_say(&call(Code::Unavailable)) && !has_no_say(&shown(Reason::UnknownIssuer)));
+        assert!(!has_no_say(&ProbeError::Refused(String::new())) && !has_no_say(&ProbeError::Dial(DialError::Silent)));
     }
 
     fn stands() -> impl Strategy<Value = Vec<(Peer, Stand)>> {

@@ -19,14 +19,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::check::{Checked, check, same_layout};
 use super::generation::{Generation, Purpose, Surroundings, build, provider};
 use super::parse::{self, Pair, parse};
-use super::peers;
+use super::peers::{self, Connected};
 use super::source::{Content, Snapshot, Source};
 use super::status::{CaStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
 use super::trial;
 use super::watch::Watch;
 use crate::clock::Clock;
 use crate::config::{Files, Reload};
-use crate::connections::Registry;
 use crate::error::{LoadError, MaterialFile, Part, chain};
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
@@ -35,6 +34,8 @@ use crate::verify::{Anchor, KeyRing, Lists, Notices, Vouched};
 
 /// Leaves warned of, at most: after that they are only counted.
 const WARNED_LEAVES: usize = 1024;
+/// How often the time to the next retry doubles while peers hold a set back.
+const MOST_DOUBLINGS: u32 = 3;
 /// Between two readings that peers with unknown keys ask for.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -57,7 +58,7 @@ pub(crate) struct Store {
     source: Source,
     policy_source: Option<Source>,
     /// Who is connected, once that can be told: peers have a say in what is published.
-    connected: OnceLock<Registry>,
+    connected: OnceLock<Connected>,
     turn: Mutex<Turn>,
     told: Mutex<Told>,
     retry: Duration,
@@ -131,6 +132,8 @@ struct Told {
     differs_from: Option<Instant>,
     /// The reason that has been logged as an error.
     logged: Option<String>,
+    /// How many turns in a row only peers stood against the set.
+    held: u32,
 }
 
 impl fmt::Debug for Store {
@@ -188,9 +191,9 @@ impl Store {
         self.policy.load_full()
     }
 
-    /// From now on the peers in `registry` have a say in what is published.
-    pub(crate) fn heed(&self, registry: Registry) {
-        let _ = self.connected.set(registry);
+    /// From now on the peers connected have a say in what is published.
+    pub(crate) fn heed(&self, connected: Connected) {
+        let _ = self.connected.set(connected);
     }
 
     /// Follows the number of the newest generation.
@@ -252,6 +255,7 @@ impl Store {
                 differs_since: None,
                 differs_from: None,
                 logged: None,
+                held: 0,
             }),
             retry,
             stirred,
@@ -301,25 +305,43 @@ impl Store {
             return Ok(Reloaded::Unchanged);
         }
         let served = self.current();
-        let Prepared { generation, keys, kept } = prepare(&snapshot, &self.around, Some(&served), served.number + 1)?;
-        self.heed_peers(&served, &generation)?;
+        let Prepared { mut generation, keys, kept } =
+            prepare(&snapshot, &self.around, Some(&served), served.number + 1)?;
+        let mut asked = Vec::new();
+        if let Some(connected) = self.heeded(&served) {
+            self.heed_peers(connected, &served, &generation)?;
+            asked = if content.pair == turn.served.pair { Vec::new() } else { connected.targets(&generation) };
+            if !asked.is_empty() {
+                // Asking takes time, which nobody listed is given.
+                self.publish_lists(turn);
+                generation.number = self.current().number + 1;
+            }
+        }
+        let candidate = Arc::new(generation);
+        if let Some(connected) = self.connected.get() {
+            connected.ask(asked, &candidate, &kept.server.certified.cert, &kept.server.certificate)?;
+        }
         self.around.ring.publish(keys);
         (turn.served, turn.kept) = (content, kept);
-        Ok(self.publish(generation))
+        Ok(self.publish(candidate))
     }
 
-    fn publish(&self, generation: Generation) -> Reloaded {
+    /// A leaf that has expired is good for nobody: whatever takes its place is better, and nobody is asked.
+    fn heeded(&self, served: &Generation) -> Option<&Connected> {
+        self.connected.get().filter(|_| self.around.clock.now() <= served.leaf.not_after)
+    }
+
+    fn publish(&self, generation: Arc<Generation>) -> Reloaded {
         let number = generation.number;
-        self.current.store(Arc::new(generation));
+        self.current.store(generation);
         self.newest.send_replace(number);
         self.announce(&self.current());
         Reloaded::Published(number)
     }
 
-    fn heed_peers(&self, served: &Generation, candidate: &Generation) -> Result<(), LoadError> {
-        let Some(registry) = self.connected.get() else { return Ok(()) };
+    fn heed_peers(&self, connected: &Connected, served: &Generation, candidate: &Generation) -> Result<(), LoadError> {
         let ca = self.source.get(Part::Ca).cloned().unwrap_or_else(|| self.source.first());
-        peers::keeps_all(registry, &served.trust, &candidate.trust, ca, self.around.clock.now())
+        peers::keeps_all(&connected.registry, &served.trust, &candidate.trust, ca, self.around.clock.now())
     }
 
     /// Puts the CRLs and the distrust list of the disk over the pair that is served. What is wrong with them has been told
@@ -335,7 +357,7 @@ impl Store {
         match built {
             Ok(generation) => {
                 turn.served.lists = lists;
-                self.publish(generation);
+                self.publish(Arc::new(generation));
             }
             Err(error) => tracing::debug!(reason = %chain(&error), "the lists cannot be published by themselves"),
         }
@@ -386,7 +408,7 @@ impl Store {
         let before = told.differs_since;
         *told = match result {
             Ok(reloaded) => agreed(*reloaded, now),
-            Err(error) => self.differing(&told, chain(error), now),
+            Err(error) => self.differing(&told, error, now),
         };
         let word = self.around.purpose.word();
         self.telemetry.reload(word, told.last.result);
@@ -399,7 +421,9 @@ impl Store {
         }
     }
 
-    fn differing(&self, before: &Told, reason: String, now: SystemTime) -> Told {
+    fn differing(&self, before: &Told, error: &LoadError, now: SystemTime) -> Told {
+        let reason = chain(error);
+        let held = if error.is_about_peers() { before.held.saturating_add(1) } else { 0 };
         let material = self.around.purpose.word();
         let from = before.differs_from.unwrap_or_else(Instant::now);
         let outlived_a_retry = from.elapsed() >= self.retry;
@@ -415,11 +439,16 @@ impl Store {
             differs_since: before.differs_since.or(Some(now)),
             differs_from: Some(from),
             logged,
+            held,
         }
     }
 
-    fn differs(&self) -> bool {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).differs_since.is_some()
+    /// How soon the files are to be read again: after the retry while disk and served differ, less and less often while only
+    /// peers stand against it.
+    fn wait(&self, poll: Duration) -> Duration {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let retry = self.retry.saturating_mul(1 << told.held.saturating_sub(1).min(MOST_DOUBLINGS));
+        if told.differs_since.is_some() { retry.min(poll) } else { poll }
     }
 }
 
@@ -428,7 +457,13 @@ fn agreed(reloaded: Reloaded, now: SystemTime) -> Told {
         Reloaded::Unchanged => "unchanged",
         Reloaded::Published(_) => "ok",
     };
-    Told { last: ReloadStatus { at: now, result, reason: None }, differs_since: None, differs_from: None, logged: None }
+    Told {
+        last: ReloadStatus { at: now, result, reason: None },
+        differs_since: None,
+        differs_from: None,
+        logged: None,
+        held: 0,
+    }
 }
 
 fn cas(generation: &Generation) -> Vec<CaStatus> {
@@ -530,8 +565,7 @@ impl Follow {
 
     /// To the retry while disk and served differ, else to the poll.
     fn wait(&self) -> Duration {
-        let differs = self.store.upgrade().is_some_and(|store| store.differs());
-        if differs { self.reload.retry.min(self.reload.poll) } else { self.reload.poll }
+        self.store.upgrade().map_or(self.reload.poll, |store| store.wait(self.reload.poll))
     }
 }
 

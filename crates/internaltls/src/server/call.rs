@@ -26,6 +26,7 @@ use super::throttle::Throttle;
 use crate::connections::{Connection, PeerInfo};
 use crate::material::Store;
 use crate::policy::Policy;
+use crate::question;
 use crate::telemetry::{CallCounters, Telemetry};
 
 /// Bytes of a refused request that are read and thrown away.
@@ -47,16 +48,22 @@ pub(crate) struct ConnectInfo {
 #[derive(Clone)]
 pub(crate) enum Services {
     /// One service, and the policy that stands before it.
-    Mesh { service: Service, policy: PolicyOfNow, log: Arc<Throttle> },
+    /// `trial` answers `mesh.Trial/Check` ahead of policy; `None` without TLS.
+    Mesh { service: Service, policy: PolicyOfNow, log: Arc<Throttle>, trial: Option<Service> },
     /// Two services told apart by content type; who may do what is theirs to say.
     Edge { grpc: Service, rest: Service },
 }
 
 impl Services {
     /// A mesh's service behind the policy file's policy, or where there is no such file behind `policy`.
-    pub(crate) fn mesh(service: Service, store: Option<Arc<Store>>, policy: Arc<Policy>) -> Self {
+    pub(crate) fn mesh(
+        service: Service,
+        store: Option<Arc<Store>>,
+        policy: Arc<Policy>,
+        trial: Option<Service>,
+    ) -> Self {
         let now = move || store.as_ref().and_then(|s| s.policy()).unwrap_or_else(|| Arc::clone(&policy));
-        Self::Mesh { service, policy: Arc::new(now), log: Arc::new(Throttle::new(Duration::from_millis(100))) }
+        Self::Mesh { service, policy: Arc::new(now), log: Arc::new(Throttle::new(Duration::from_millis(100))), trial }
     }
 
     /// An edge's two services.
@@ -67,7 +74,8 @@ impl Services {
     /// The service for a request, or why there is none for this caller.
     fn admit(&self, peer: &PeerInfo, request: &Request<Incoming>) -> Result<Service, Status> {
         match self {
-            Self::Mesh { service, policy, log } => {
+            Self::Mesh { trial: Some(trial), .. } if request.uri().path() == question::PATH => Ok(trial.clone()),
+            Self::Mesh { service, policy, log, .. } => {
                 let path = request.uri().path();
                 if policy().allows(peer.identity(), path) { Ok(service.clone()) } else { Err(refusal(peer, path, log)) }
             }

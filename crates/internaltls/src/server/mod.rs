@@ -41,6 +41,7 @@ use crate::config::Limits;
 use crate::connections::Registry;
 use crate::material::Store;
 use crate::policy::Policy;
+use crate::question;
 use crate::telemetry::Telemetry;
 use crate::transport::tcp;
 
@@ -178,7 +179,8 @@ impl PolicedServer {
         let bound = Bound::to(address)?;
         let Context { store, limits, registry, telemetry, local, clock } = self.builder.context;
         let file = store.clone().filter(|_| !self.fixed);
-        let services = Services::mesh(self.builder.service, file, self.policy);
+        let trial = store.clone().filter(|_| !self.fixed).map(|store| question::service(store, telemetry.clone()));
+        let services = Services::mesh(self.builder.service, file, self.policy, trial);
         let http = http::two_only(&limits);
         let (on_rotation, to_plaintext) = (OnRotation::Drain, ToPlaintext::Nothing);
         Ok(Server {

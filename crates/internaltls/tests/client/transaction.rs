@@ -1,5 +1,10 @@
 //! What is published, and what the peers connected now have to say about it.
-use internaltls::{Channel, Endpoint, LoadError, Mesh};
+use http::uri::PathAndQuery;
+use internaltls::{Channel, Endpoint, Files, LoadError, Mesh, Policy, ProbeError};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
 
 use super::bench::{Echo, by_hand, call, mesh, until};
 use super::pki::{Authority, Node};
@@ -114,4 +119,121 @@ async fn invariant_5_distrust_does_not_wait_for_a_bundle_that_is_held_back() {
     assert!(call(&its_channel, "again").await.is_err());
     call(&pair.channel, "still").await.unwrap();
     assert_eq!(pair.echo.mesh.generation(), Some(2));
+}
+
+fn trial_of(refused: Result<Option<u64>, LoadError>) -> (String, ProbeError) {
+    match refused {
+        Err(LoadError::PeerTrial { peer, source, .. }) => (peer, *source),
+        other => panic!("not held back by a trial: {other:?}"),
+    }
+}
+
+fn counts(mesh: &Mesh, side: &str, result: &str) -> bool {
+    let line = format!("internaltls_trials_total{{side=\"{side}\",result=\"{result}\"}} 1");
+    mesh.telemetry().encode().contains(&line)
+}
+
+#[tokio::test]
+async fn a_live_peer_is_asked_before_a_new_leaf_is_served() {
+    let pair = Pair::connected().await;
+    pair.ca.renew(&pair.client);
+    assert_eq!(pair.dialling.reload().await.unwrap(), Some(2));
+    assert!(counts(&pair.dialling, "asked", "ok") && counts(&pair.echo.mesh, "answered", "ok"));
+    // Nothing but lists changed: what they would be asked about stays as it is.
+    pair.client.distrust(&[pair.ca.node("proxy", "proxy-9").leaf()]);
+    assert_eq!(pair.dialling.reload().await.unwrap(), Some(3));
+    assert!(counts(&pair.dialling, "asked", "ok"));
+}
+
+#[tokio::test]
+async fn invariant_3_a_leaf_of_a_ca_that_the_peer_does_not_have_is_held_back() {
+    let pair = Pair::connected().await;
+    let next = Authority::new();
+    let both = format!("{}{}", pair.ca.pem(), next.pem());
+    next.install(&pair.client, &both);
+    let (peer, _) = trial_of(pair.dialling.reload().await);
+    assert_eq!(peer, "spiffe://mesh.internal/data-node/data-node-1");
+    let told = pair.dialling.status().material.unwrap().last_reload.reason.unwrap();
+    assert!(
+        told.contains("server.pem") && told.contains("data-node-1") && told.contains("meshctl ca rotate"),
+        "{told}"
+    );
+    call(&pair.channel, "still").await.unwrap();
+    pair.ca.install(&pair.server, &both);
+    assert_eq!(pair.echo.mesh.reload().await.unwrap(), Some(2));
+    assert_eq!(pair.dialling.reload().await.unwrap(), Some(2));
+    call(&pair.channel, "on").await.unwrap();
+}
+
+/// The leaf to dial with is fine; only the peer can tell that the one to serve with is not.
+#[tokio::test]
+async fn the_peer_tells_whether_it_would_accept_our_server() {
+    let (ca, next) = (Authority::new(), Authority::new());
+    let (server, client) = (ca.node("data-node", "data-node-1"), ca.node("proxy", "proxy-1"));
+    let serving = next.node("proxy", "proxy-1");
+    ca.renew(&serving);
+    let Files { cert, key, .. } = serving.files();
+    let dials = client.files();
+    let files =
+        Files { cert, key, client_cert: Some(dials.cert.clone()), client_key: Some(dials.key.clone()), ..dials };
+    let echo = Echo::start(mesh(&server).await).await;
+    let dialling = Mesh::open(by_hand(&client, files)).await.unwrap();
+    let channel = channel(&dialling, &echo);
+    call(&channel, "connect").await.unwrap();
+    ca.install(&client, &format!("{}{}", ca.pem(), next.pem()));
+    next.renew(&serving);
+    let (_, why) = trial_of(dialling.reload().await);
+    assert!(matches!(&why, ProbeError::Refused(reason) if reason.contains("no CA in our bundle signed it")), "{why:?}");
+    assert!(counts(&echo.mesh, "answered", "refused") && dialling.generation() == Some(1));
+    call(&channel, "still").await.unwrap();
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Question {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    chain: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Answer {
+    #[prost(bool, tag = "1")]
+    accepted: bool,
+}
+
+async fn check(channel: &Channel, leaf: &str) -> Result<bool, Status> {
+    let chain = vec![CertificateDer::from_pem_slice(leaf.as_bytes()).unwrap().to_vec()];
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await?;
+    let (path, codec) = (PathAndQuery::from_static("/mesh.Trial/Check"), ProstCodec::<Question, Answer>::default());
+    Ok(grpc.unary(Request::new(Question { chain }), path, codec).await?.into_inner().accepted)
+}
+
+/// Policy lets the caller do nothing; its own certificate it may ask about, and no other.
+#[tokio::test]
+async fn invariant_10_a_trial_answers_about_the_callers_own_certificate_alone() {
+    let ca = Authority::new();
+    let (server, client) = (ca.node("data-node", "data-node-1"), ca.node("proxy", "proxy-1"));
+    let policy = Policy::from_rules([("coordinator", "/echo.Echo/*")]).unwrap();
+    let routes = tonic::service::Routes::default();
+    let listening = mesh(&server).await.server(routes).policy(policy).bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listening.local_addr();
+    let serving = tokio::spawn(listening.serve(std::future::pending()));
+    let dialling = mesh(&client).await;
+    let channel = dialling.channel("data-node".parse().unwrap(), Endpoint::from(address));
+    assert_eq!(call(&channel, "").await.unwrap_err().code(), Code::PermissionDenied);
+    assert!(check(&channel, &client.leaf()).await.unwrap());
+    let stranger = Authority::new();
+    let forged = stranger.node("proxy", "proxy-1");
+    assert!(!check(&channel, &forged.leaf()).await.unwrap(), "our names, and a CA that nobody knows");
+    assert_eq!(check(&channel, &server.leaf()).await.unwrap_err().code(), Code::InvalidArgument);
+    serving.abort();
+}
+
+#[tokio::test]
+async fn nobody_to_ask_is_no_reason_to_wait() {
+    let Pair { ca, client, echo, dialling, channel, .. } = Pair::connected().await;
+    drop(echo);
+    ca.renew(&client);
+    assert_eq!(dialling.reload().await.unwrap(), Some(2));
+    drop(channel);
 }

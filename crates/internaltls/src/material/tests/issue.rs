@@ -189,6 +189,7 @@ pub(crate) fn quick() -> Reload {
         debounce: Duration::from_millis(40),
         retry: Duration::from_millis(300),
         watch: true,
+        ..Reload::default()
     }
 }
 

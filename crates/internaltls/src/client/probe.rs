@@ -1,0 +1,109 @@
+//! Asking a live peer about a candidate: one dial with it, one call, and the connection is closed.
+//!
+//! It goes to the address of a connection that exists, is not registered and carries no call of anybody's. Only a TCP
+//! connection that cannot be had counts as not reachable; whatever happens after that is the peer's answer.
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::uri::{PathAndQuery, Uri};
+use hyper::client::conn::http2::Builder;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+use tonic::body::Body;
+use tonic_prost::ProstCodec;
+
+use super::error::DialError;
+use crate::config::Limits;
+use crate::material::Generation;
+use crate::question::{Answer, PATH, Question};
+use crate::transport::tcp;
+use crate::verify::{Expected, PeerSide};
+
+/// A peer to be asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) expected: Expected,
+    /// For errors and logs.
+    pub(crate) name: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbeError {
+    /// Nobody listens there any more.
+    #[error("it cannot be reached")]
+    Unreachable(#[source] DialError),
+    /// The handshake failed.
+    #[error("the connection failed")]
+    Dial(#[source] DialError),
+    /// The call failed.
+    #[error("it did not answer whether it would accept the certificate")]
+    Call(#[source] Box<Status>),
+    /// It said no.
+    #[error("it would refuse the certificate: {0}")]
+    Refused(String),
+}
+
+/// Asks one peer, with the candidate as our certificate and our trust.
+pub(crate) async fn ask(
+    target: &Target,
+    candidate: &Generation,
+    question: Question,
+    limits: &Limits,
+) -> Result<Answer, ProbeError> {
+    let tcp = reach(target.address, limits).await.map_err(ProbeError::Unreachable)?;
+    let whole = async {
+        let tls = shake(tcp, target, candidate).await.map_err(ProbeError::Dial)?;
+        call(tls, target, candidate, question).await
+    };
+    timeout(limits.connect, whole).await.unwrap_or_else(|_| Err(ProbeError::Dial(late(limits.connect))))
+}
+
+fn late(after: Duration) -> DialError {
+    DialError::TimedOut { after, stage: "the trial" }
+}
+
+async fn reach(address: SocketAddr, limits: &Limits) -> Result<TcpStream, DialError> {
+    match timeout(limits.connect, tcp::dial(address, limits)).await {
+        Ok(dialled) => dialled.map_err(DialError::Connect),
+        Err(_) => Err(late(limits.connect)),
+    }
+}
+
+async fn shake(tcp: TcpStream, target: &Target, candidate: &Generation) -> Result<TlsStream<TcpStream>, DialError> {
+    let config = candidate.client.clone().ok_or(DialError::NoHttp2)?;
+    let name = candidate.server_name(&target.expected.role);
+    let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(DialError::of_tls)?;
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    candidate.vouch(chain, PeerSide::Server, Some(&target.expected)).map_err(DialError::Certificate)?;
+    Ok(tls)
+}
+
+async fn call(
+    tls: TlsStream<TcpStream>,
+    target: &Target,
+    candidate: &Generation,
+    question: Question,
+) -> Result<Answer, ProbeError> {
+    let failed = |status| ProbeError::Call(Box::new(status));
+    let begun = Builder::new(TokioExecutor::new()).timer(TokioTimer::new()).handshake(TokioIo::new(tls)).await;
+    let (send, connection) = begun.map_err(|error| ProbeError::Dial(DialError::Http(error)))?;
+    let _driving = AbortOnDropHandle::new(tokio::spawn(connection));
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let mut send = send.clone();
+        async move { send.send_request(request).await }
+    });
+    let name = candidate.server_name(&target.expected.role);
+    let origin: Uri = format!("https://{}", name.to_str()).parse().unwrap_or_default();
+    let mut grpc = tonic::client::Grpc::with_origin(service, origin);
+    grpc.ready().await.map_err(|error| failed(Status::from_error(Box::new(error))))?;
+    let (path, codec) = (PathAndQuery::from_static(PATH), ProstCodec::<Question, Answer>::default());
+    grpc.unary(tonic::Request::new(question), path, codec).await.map(tonic::Response::into_inner).map_err(failed)
+}
