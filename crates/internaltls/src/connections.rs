@@ -48,6 +48,8 @@ pub enum EndReason {
     Rotation,
     /// A CRL or the distrust list names the peer.
     Distrusted,
+    /// Policy lets the peer's role call nothing any more.
+    Policy,
     /// The peer's verified path is about to expire.
     Expiry,
     /// The process stops.
@@ -69,6 +71,7 @@ impl EndReason {
         match self {
             Self::Rotation => "rotation",
             Self::Distrusted => "distrusted",
+            Self::Policy => "policy",
             Self::Expiry => "expiry",
             Self::Shutdown => "shutdown",
             Self::Idle => "idle",

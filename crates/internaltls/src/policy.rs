@@ -93,6 +93,15 @@ impl Policy {
         Self::from_rules(pairs(allow(document)?)?)
     }
 
+    /// Whether this identity may call anything at all.
+    #[must_use]
+    pub fn lets_in(&self, identity: &Identity) -> bool {
+        match &self.allow {
+            Allow::All => true,
+            Allow::Named(named) => named.contains_key(identity.policy_name()),
+        }
+    }
+
     /// Whether this identity may call this method, given as `/pkg.Service/Method`.
     #[must_use]
     pub fn allows(&self, identity: &Identity, path: &str) -> bool {
@@ -180,6 +189,13 @@ mod tests {
         }
         assert!(!policy.allows(&node("data-node"), "/m.Store/Get"));
         assert!(!policy.allows(&Identity::Plaintext, "/m.Store/Get"));
+    }
+
+    #[test]
+    fn lets_in_who_may_call_anything() {
+        let policy = Policy::parse("allow:\n  proxy: [\"/m.Store/Get\"]\n  data-node: []\n").unwrap();
+        assert!(policy.lets_in(&node("proxy")) && Policy::allow_all().lets_in(&node("data-node")));
+        assert!(!policy.lets_in(&node("data-node")) && !policy.lets_in(&Identity::Plaintext));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(crate) struct Store {
     current: ArcSwap<Generation>,
     policy: ArcSwapOption<Policy>,
     newest: watch::Sender<u64>,
+    /// Moves when a changed policy is in force.
+    policies: watch::Sender<u64>,
     around: Surroundings,
     telemetry: Arc<Telemetry>,
     source: Source,
@@ -201,6 +203,11 @@ impl Store {
         self.newest.subscribe()
     }
 
+    /// Moves with every change of the policy file.
+    pub(crate) fn subscribe_policy(&self) -> watch::Receiver<u64> {
+        self.policies.subscribe()
+    }
+
     /// Reads the files now.
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, LoadError> {
         let store = Arc::clone(self);
@@ -244,6 +251,7 @@ impl Store {
             current: ArcSwap::from_pointee(generation),
             policy: ArcSwapOption::new(policy.map(Arc::new)),
             newest: watch::Sender::new(1),
+            policies: watch::Sender::new(1),
             around,
             telemetry,
             source,
@@ -370,6 +378,7 @@ impl Store {
         let (policy, hash) = read_policy(source)?;
         if turn.served_policy != Some(hash) {
             self.policy.store(Some(Arc::new(policy)));
+            self.policies.send_modify(|number| *number += 1);
             turn.served_policy = Some(hash);
             self.telemetry.reload("policy", "ok");
             tracing::info!("policy changed");

@@ -1,8 +1,9 @@
 //! The body of a response, watched to its end.
 //!
 //! 1. A call is over when its body is: only then it is counted, and no longer under way.
-//! 2. Where the caller named a time-out, it ends the body too, with the trailers of DEADLINE_EXCEEDED.
+//! 2. What bounds the call ends the body too, with trailers that say why: the caller's time, or a policy that changed.
 //! 3. A body dropped before its end is a call that was cancelled.
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,8 +12,10 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
+use tonic::Status;
 use tonic::body::Body;
 
+use super::leave::Leave;
 use crate::connections::CallGuard;
 use crate::telemetry::CallCounters;
 
@@ -76,19 +79,40 @@ impl Drop for Tally {
     }
 }
 
+/// What ends a call that would go on. The default never does.
+#[derive(Default)]
+pub(crate) struct Bounds {
+    /// The caller's time.
+    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    /// What policy lets it do.
+    pub(crate) leave: Leave,
+}
+
+impl Bounds {
+    /// Ready when the call must end: how it is counted, and what the caller is told.
+    pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<(Outcome, Status)> {
+        if let Poll::Ready(status) = self.leave.poll_withdrawn(cx) {
+            return Poll::Ready((Outcome::Refused, status));
+        }
+        match self.deadline.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready((Outcome::Deadline, deadline_exceeded())),
+            _ => Poll::Pending,
+        }
+    }
+}
+
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct CallBody {
     inner: Body,
     outcome: Outcome,
-    deadline: Option<Pin<Box<Sleep>>>,
+    bounds: Bounds,
     tally: Tally,
 }
 
 impl CallBody {
     /// Watches `inner` to its end. `outcome` is what the head says.
-    pub(crate) fn new(inner: Body, outcome: Outcome, deadline: Option<Pin<Box<Sleep>>>, tally: Tally) -> Self {
-        let mut body = Self { inner, outcome, deadline, tally };
+    pub(crate) fn new(inner: Body, outcome: Outcome, bounds: Bounds, tally: Tally) -> Self {
+        let mut body = Self { inner, outcome, bounds, tally };
         body.note_end();
         body
     }
@@ -99,18 +123,18 @@ impl CallBody {
         }
     }
 
-    /// Whether the caller's time is over while the body is not.
-    fn expired(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.tally.ended && self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
-    }
-
-    fn expire(&mut self) -> Frame<Bytes> {
+    /// The last frame of a call that is ended. Also one that always has something to say is asked before each frame.
+    fn ended(&mut self, cx: &mut Context<'_>) -> Option<Frame<Bytes>> {
+        if self.tally.ended {
+            return None;
+        }
+        let Poll::Ready((outcome, status)) = self.bounds.poll_over(cx) else { return None };
         self.inner = Body::empty();
-        self.tally.end(Outcome::Deadline);
+        self.tally.end(outcome);
         let mut trailers = HeaderMap::new();
         // The status is of our own making, so its message fits a header.
-        let _ = deadline_exceeded().add_header(&mut trailers);
-        Frame::trailers(trailers)
+        let _ = status.add_header(&mut trailers);
+        Some(Frame::trailers(trailers))
     }
 
     fn note(&mut self, frame: &Frame<Bytes>) {
@@ -124,22 +148,24 @@ impl CallBody {
 }
 
 /// The status of a call whose `grpc-timeout` has passed, in tonic's words.
-pub(crate) fn deadline_exceeded() -> tonic::Status {
-    tonic::Status::deadline_exceeded(tonic::TimeoutExpired(()).to_string())
+pub(crate) fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded(tonic::TimeoutExpired(()).to_string())
 }
 
 impl http_body::Body for CallBody {
     type Data = Bytes;
-    type Error = tonic::Status;
+    type Error = Status;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
+        if let Some(last) = this.ended(cx) {
+            return Poll::Ready(Some(Ok(last)));
+        }
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => this.note(frame),
             Poll::Ready(Some(Err(_))) => this.tally.end(Outcome::Error),
             Poll::Ready(None) => this.tally.end(this.outcome),
-            Poll::Pending if this.expired(cx) => return Poll::Ready(Some(Ok(this.expire()))),
             Poll::Pending => {}
         }
         polled

@@ -1,12 +1,13 @@
 //! What stands between a connection and the service: who calls, may it, and for how long.
 //!
-//! 1. Policy is asked for each call, and it is the policy of now, not the one of when the connection was made.
+//! 1. Policy is asked for each call, and it is the policy of now, not the one of when the connection was made. A change of
+//!    it ends running calls that it no longer allows (see `leave`).
 //! 2. `grpc-timeout` is the caller's: when it has passed, the service's future is dropped and the answer is
 //!    DEADLINE_EXCEEDED.
 //! 3. A request's extensions bear [`PeerInfo`] and what tonic's own server would put there, so that
 //!    `tonic::Request::peer_certs` and `remote_addr` work.
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +20,9 @@ use tonic::body::Body;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tower::ServiceExt;
 
-use super::body::{CallBody, Outcome, Tally, deadline_exceeded};
+use super::body::{Bounds, CallBody, Outcome, Tally};
 use super::deadline;
+use super::leave::{Leave, Policies, Watched};
 use super::service::Service;
 use super::throttle::Throttle;
 use crate::connections::{Connection, PeerInfo};
@@ -34,9 +36,6 @@ const READ_BEFORE_REFUSAL: usize = 64 * 1024;
 /// How long a refused request may take to end.
 const PATIENCE_BEFORE_REFUSAL: Duration = Duration::from_millis(100);
 
-/// Where the policy of now is found.
-pub(crate) type PolicyOfNow = Arc<dyn Fn() -> Arc<Policy> + Send + Sync>;
-
 /// What tonic finds in the extensions of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectInfo {
@@ -49,7 +48,7 @@ pub(crate) struct ConnectInfo {
 pub(crate) enum Services {
     /// One service, and the policy that stands before it.
     /// `trial` answers `mesh.Trial/Check` ahead of policy; `None` without TLS.
-    Mesh { service: Service, policy: PolicyOfNow, log: Arc<Throttle>, trial: Option<Service> },
+    Mesh { service: Service, policies: Policies, log: Arc<Throttle>, trial: Option<Service> },
     /// Two services told apart by content type; who may do what is theirs to say.
     Edge { grpc: Service, rest: Service },
 }
@@ -62,8 +61,8 @@ impl Services {
         policy: Arc<Policy>,
         trial: Option<Service>,
     ) -> Self {
-        let now = move || store.as_ref().and_then(|s| s.policy()).unwrap_or_else(|| Arc::clone(&policy));
-        Self::Mesh { service, policy: Arc::new(now), log: Arc::new(Throttle::new(Duration::from_millis(100))), trial }
+        let log = Arc::new(Throttle::new(Duration::from_millis(100)));
+        Self::Mesh { service, policies: Policies::of(store, policy), log, trial }
     }
 
     /// An edge's two services.
@@ -72,16 +71,41 @@ impl Services {
     }
 
     /// The service for a request, or why there is none for this caller.
-    fn admit(&self, peer: &PeerInfo, request: &Request<Incoming>) -> Result<Service, Status> {
+    fn admit(&self, peer: &PeerInfo, request: &Request<Incoming>) -> Result<Admitted, Status> {
         match self {
-            Self::Mesh { trial: Some(trial), .. } if request.uri().path() == question::PATH => Ok(trial.clone()),
-            Self::Mesh { service, policy, log, .. } => {
+            Self::Mesh { trial: Some(trial), .. } if request.uri().path() == question::PATH => Ok(trial.clone().into()),
+            Self::Mesh { service, policies, log, .. } => {
                 let path = request.uri().path();
-                if policy().allows(peer.identity(), path) { Ok(service.clone()) } else { Err(refusal(peer, path, log)) }
+                let watched = policies.watched(peer, path);
+                if policies.now().allows(peer.identity(), path) {
+                    Ok(Admitted { service: service.clone(), watched: watched.map(|w| (w, Arc::clone(log))) })
+                } else {
+                    Err(refusal(peer, path, log))
+                }
             }
-            Self::Edge { grpc, .. } if is_grpc(request) => Ok(grpc.clone()),
-            Self::Edge { rest, .. } => Ok(rest.clone()),
+            Self::Edge { grpc, .. } if is_grpc(request) => Ok(grpc.clone().into()),
+            Self::Edge { rest, .. } => Ok(rest.clone().into()),
         }
+    }
+
+    /// Does to a connection what changes of policy ask for. Never ends.
+    pub(crate) async fn follow_policy(&self, connection: &Connection) {
+        match self {
+            Self::Mesh { policies, .. } => policies.follow(connection).await,
+            Self::Edge { .. } => std::future::pending().await,
+        }
+    }
+}
+
+/// The service for one request, and what is asked again while it runs.
+struct Admitted {
+    service: Service,
+    watched: Option<(Watched, Arc<Throttle>)>,
+}
+
+impl From<Service> for Admitted {
+    fn from(service: Service) -> Self {
+        Self { service, watched: None }
     }
 }
 
@@ -131,7 +155,18 @@ impl Calls {
     fn refuse(&self, status: Status, mut tally: Tally) -> Response<CallBody> {
         self.telemetry.policy_refusal(self.peer.identity().policy_name());
         tally.end(Outcome::Refused);
-        status.into_http::<Body>().map(|body| CallBody::new(body, Outcome::Refused, None, tally))
+        status.into_http::<Body>().map(|body| CallBody::new(body, Outcome::Refused, Bounds::default(), tally))
+    }
+
+    /// The request as the service gets it, and the leave of its answer.
+    fn guard(&self, request: Request<Incoming>, watched: Option<(Watched, Arc<Throttle>)>) -> (Request<Body>, Leave) {
+        match watched {
+            None => (request.map(Body::new), Leave::default()),
+            Some((watched, log)) => {
+                let leave = watched.answer(self.telemetry.clone(), log);
+                (request.map(|body| Body::new(watched.request(body))), leave)
+            }
+        }
     }
 }
 
@@ -143,13 +178,13 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let tally = Tally::new(Arc::clone(&self.counters), self.connection.begin_call());
-        let service = match self.services.admit(&self.peer, &request) {
-            Ok(service) => service,
+        let Admitted { service, watched } = match self.services.admit(&self.peer, &request) {
+            Ok(admitted) => admitted,
             Err(status) => return Box::pin(refused(request.into_body(), self.refuse(status, tally))),
         };
-        let mut request = request.map(Body::new);
+        let (mut request, leave) = self.guard(request, watched);
         self.introduce(&mut request);
-        Box::pin(answer(service, request, tally))
+        Box::pin(answer(service, request, leave, tally))
     }
 }
 
@@ -167,21 +202,23 @@ async fn refused(mut body: Incoming, answer: Response<CallBody>) -> Result<Respo
     Ok(answer)
 }
 
-/// Calls the service within the caller's time.
-async fn answer(service: Service, request: Request<Body>, mut tally: Tally) -> Result<Response<CallBody>, Infallible> {
-    let mut deadline = deadline::timeout(request.headers()).map(|timeout| Box::pin(tokio::time::sleep(timeout)));
-    let call = service.oneshot(request);
-    let response = match &mut deadline {
-        None => call.await?,
-        Some(sleep) => tokio::select! {
-            biased;
-            response = call => response?,
-            () = sleep => {
-                tally.end(Outcome::Deadline);
-                deadline_exceeded().into_http()
-            }
-        },
+/// Calls the service within the caller's time, and for as long as policy lets it.
+async fn answer(
+    service: Service,
+    request: Request<Body>,
+    leave: Leave,
+    mut tally: Tally,
+) -> Result<Response<CallBody>, Infallible> {
+    let deadline = deadline::timeout(request.headers()).map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+    let mut bounds = Bounds { deadline, leave };
+    let response = tokio::select! {
+        biased;
+        response = service.oneshot(request) => response?,
+        (outcome, status) = poll_fn(|cx| bounds.poll_over(cx)) => {
+            tally.end(outcome);
+            status.into_http()
+        }
     };
     let outcome = Outcome::of_head(response.status(), response.headers());
-    Ok(response.map(|body| CallBody::new(body, outcome, deadline, tally)))
+    Ok(response.map(|body| CallBody::new(body, outcome, bounds, tally)))
 }

@@ -134,6 +134,7 @@ impl Tasks {
             () = self.drain_on_stop(&connection) => {}
             () = shared.follow(&connection, &chain) => {}
             () = shared.drain_on_expiry(&connection) => {}
+            () = shared.services.follow_policy(&connection) => {}
         }
     }
 

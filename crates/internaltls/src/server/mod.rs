@@ -7,7 +7,7 @@
 //!    after `Limits::drain` is cut.
 //!
 //! The parts, in the order a connection meets them: `accept`, `gate`, `handshake` (with `metered` and `refusal`),
-//! `listener`, `drive` (with `http`), `call` (with `deadline`, `service` and `body`).
+//! `listener`, `drive` (with `http`), `call` (with `leave`, `deadline`, `service` and `body`).
 mod accept;
 mod body;
 mod call;
@@ -16,6 +16,7 @@ mod drive;
 mod gate;
 mod handshake;
 pub(crate) mod http;
+mod leave;
 mod linger;
 pub(crate) mod listener;
 mod metered;

@@ -5,5 +5,6 @@ mod calls;
 mod edge;
 mod ending;
 mod pki;
+mod policy;
 mod rig;
 mod rotation;

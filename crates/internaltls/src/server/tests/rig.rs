@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -44,11 +44,17 @@ pub(crate) struct Behaviour {
     pub(crate) release: Arc<Semaphore>,
     /// Told when a call of `/test.Echo/Hold` has begun.
     pub(crate) begun: Arc<Notify>,
+    /// What `/test.Echo/Upload` hears: bytes, and how the request ended.
+    pub(crate) heard: watch::Sender<(usize, Option<Result<(), String>>)>,
 }
 
 impl Behaviour {
     pub(crate) fn new() -> Self {
-        Self { release: Arc::new(Semaphore::new(0)), begun: Arc::new(Notify::new()) }
+        Self {
+            release: Arc::new(Semaphore::new(0)),
+            begun: Arc::new(Notify::new()),
+            heard: watch::Sender::new((0, None)),
+        }
     }
 
     /// The test's service.
@@ -65,6 +71,12 @@ fn answered(headers: &[(&'static str, String)]) -> Response<Body> {
         response.headers_mut().insert(*name, value.parse().unwrap());
     }
     response
+}
+
+/// Always something to say.
+fn flood() -> Response<Body> {
+    let frames = futures_util::stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 1024]))));
+    Response::builder().header("content-type", "application/grpc").body(Body::new(StreamBody::new(frames))).unwrap()
 }
 
 /// Who called, as the extensions tell it.
@@ -88,10 +100,30 @@ fn endless() -> Response<Body> {
     Response::builder().header("content-type", "application/grpc").body(Body::new(body)).unwrap()
 }
 
+/// Listens to a request until it ends.
+async fn listen(behaviour: Behaviour, mut request: Body) {
+    let ended = loop {
+        match request.frame().await {
+            Some(Ok(frame)) => {
+                behaviour.heard.send_modify(|(bytes, _)| *bytes += frame.data_ref().map_or(0, Bytes::len))
+            }
+            Some(Err(error)) => break Err(error.to_string()),
+            None => break Ok(()),
+        }
+    };
+    behaviour.heard.send_modify(|(_, end)| *end = Some(ended));
+}
+
 async fn serve(behaviour: Behaviour, request: Request<Body>) -> Result<Response<Body>, Infallible> {
     Ok(match request.uri().path() {
         "/test.Echo/Who" => who(&request),
         "/test.Echo/Endless" => endless(),
+        // A task of its own listens, as that of a stream in both directions may.
+        "/test.Echo/Upload" => {
+            tokio::spawn(listen(behaviour, request.into_body()));
+            endless()
+        }
+        "/test.Echo/Flood" => flood(),
         "/test.Echo/Never" => std::future::pending().await,
         "/test.Echo/Hold" => {
             behaviour.begun.notify_one();
@@ -197,6 +229,17 @@ impl Client {
             request = request.header("grpc-timeout", timeout);
         }
         self.sender.clone().send_request(request.body(Body::empty()).unwrap())
+    }
+
+    /// Begins a call that sends `body`.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        body: Body,
+    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + Send + use<> {
+        let request =
+            Request::post(format!("http://test/test.Echo/{method}")).header("content-type", "application/grpc");
+        self.sender.clone().send_request(request.body(body).unwrap())
     }
 
     /// Calls, and says whether any answer came.
