@@ -4,9 +4,8 @@
 //!    is dropped. The registry itself keeps none alive.
 //! 2. Ending has two strengths: drain (no new calls, running ones finish) and cut (close now). Neither is taken back,
 //!    and only the first reason of each is counted.
-//! 3. What decides is pure: `verdict` for a new generation, `quiet` for the time without calls.
-use std::collections::BTreeMap;
-use std::fmt;
+//! 3. What decides who must go is pure, and lies in `ending`; here it is only carried out.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -17,7 +16,8 @@ use rustls::pki_types::CertificateDer;
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
-use crate::error::VerifyError;
+pub use crate::ending::EndReason;
+use crate::ending::{Activity, Fate, Making, Neighbour, by_time, has_room, replaced_by_dialler};
 use crate::identity::Identity;
 use crate::telemetry::{Surface, Telemetry};
 
@@ -37,54 +37,6 @@ impl Direction {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
         }
-    }
-}
-
-/// Why a connection is ended. Each is a label of a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum EndReason {
-    /// A newer generation replaced the one that vouched for it.
-    Rotation,
-    /// A CRL or the distrust list names the peer.
-    Distrusted,
-    /// Policy lets the peer's role call nothing any more.
-    Policy,
-    /// The peer's verified path is about to expire.
-    Expiry,
-    /// The process stops.
-    Shutdown,
-    /// No call for too long.
-    Idle,
-    /// No first request in time.
-    NoRequest,
-    /// Calls still ran when the time to drain was over.
-    DrainTimeout,
-    /// The endpoint is no longer listed, or a new connection took its place.
-    Replaced,
-}
-
-impl EndReason {
-    /// The reason as a metric's label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Rotation => "rotation",
-            Self::Distrusted => "distrusted",
-            Self::Policy => "policy",
-            Self::Expiry => "expiry",
-            Self::Shutdown => "shutdown",
-            Self::Idle => "idle",
-            Self::NoRequest => "no-request",
-            Self::DrainTimeout => "drain-timeout",
-            Self::Replaced => "replaced",
-        }
-    }
-}
-
-impl fmt::Display for EndReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
     }
 }
 
@@ -144,6 +96,21 @@ pub(crate) struct ConnectionFacts {
     pub(crate) not_after: Option<SystemTime>,
 }
 
+impl ConnectionFacts {
+    fn making(&self) -> Making {
+        Making { generation: self.generation, peer_serial: self.peer_serial.clone() }
+    }
+
+    /// Names the two nodes and who dialled. Who has no node's name is known by its address.
+    fn pair(&self) -> String {
+        let direction = self.direction.label();
+        match &self.peer {
+            Identity::Node { .. } => format!("{direction} {}", self.remote),
+            _ => format!("{direction} {} {}", self.remote, self.peer_addr.ip()),
+        }
+    }
+}
+
 /// How an identity is shown at one end of a connection: `role/node`, an edge client's name, `shared` or `plaintext`.
 pub(crate) fn end_of(identity: &Identity) -> String {
     match identity {
@@ -184,6 +151,8 @@ pub struct ConnectionStatus {
     /// When the handshake ended, RFC 3339 in UTC.
     #[serde(serialize_with = "rfc3339")]
     pub since: SystemTime,
+    /// Why it takes no new calls; null while it does.
+    pub ending: Option<&'static str>,
 }
 
 fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
@@ -212,7 +181,15 @@ impl From<&ConnectionFacts> for ConnectionStatus {
             own_serial: facts.own_serial.clone(),
             generation: facts.generation,
             since: facts.since,
+            ending: None,
         }
+    }
+}
+
+impl From<&Connection> for ConnectionStatus {
+    fn from(connection: &Connection) -> Self {
+        let ending = connection.phase.borrow().reason().map(EndReason::label);
+        Self { ending, ..Self::from(&*connection.facts) }
     }
 }
 
@@ -301,6 +278,13 @@ impl Phase {
             Self::Cut(_) => 2,
         }
     }
+
+    fn reason(self) -> Option<EndReason> {
+        match self {
+            Self::Serving => None,
+            Self::Draining(reason) | Self::Cut(reason) => Some(reason),
+        }
+    }
 }
 
 /// The calls of one connection.
@@ -362,6 +346,25 @@ impl Connection {
         })
     }
 
+    /// Carries out what the wall clock says.
+    fn expire(&self, now: SystemTime, grace: Duration) {
+        let Some(not_after) = self.facts.not_after else { return };
+        match by_time(now, self.facts.since, not_after, grace) {
+            Fate::Stay => {}
+            Fate::Drain => self.drain(EndReason::Expiry),
+            Fate::Cut => self.cut(EndReason::Expiry),
+        }
+    }
+
+    /// Whether it could be drained for a successor now; see [`Registry::has_room`].
+    pub(crate) fn has_room(&self) -> bool {
+        self.registry.upgrade().is_none_or(|shelf| Registry { shelf }.has_room(self))
+    }
+
+    fn neighbour(&self) -> Neighbour {
+        Neighbour { making: self.facts.making(), going: *self.phase.borrow() != Phase::Serving }
+    }
+
     fn telemetry(&self, count: impl FnOnce(&Telemetry)) {
         if let Some(shelf) = self.registry.upgrade() {
             count(&shelf.telemetry);
@@ -400,7 +403,7 @@ impl Connection {
         self.load.in_flight.load(Ordering::Acquire)
     }
 
-    /// What [`quiet`] needs to know.
+    /// What [`quiet`](crate::ending::quiet) needs to know.
     pub(crate) fn activity(&self) -> Activity {
         let in_flight = self.calls_in_flight();
         Activity {
@@ -420,8 +423,9 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(shelf) = self.registry.upgrade() {
-            shelf.lock().remove(&self.id);
+            shelf.lock().remove(self.id, &self.facts.pair());
             shelf.gauge(self.facts.direction).dec();
+            shelf.departed.send_modify(|number| *number += 1);
         }
     }
 }
@@ -434,8 +438,12 @@ pub struct Registry {
 
 #[derive(Debug)]
 struct Shelf {
-    live: Mutex<BTreeMap<u64, Weak<Connection>>>,
+    live: Mutex<Live>,
     next: AtomicU64,
+    /// Held by whoever asks for room and drains in one step.
+    succession: Mutex<()>,
+    /// Moves when a connection has gone.
+    departed: watch::Sender<u64>,
     telemetry: Telemetry,
     surface: Surface,
 }
@@ -445,9 +453,38 @@ impl Shelf {
         self.telemetry.live_connections(self.surface, direction.label())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Connection>>> {
-        // No code panics while it holds the lock; were it to, the map would still be whole.
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        // No code panics while it holds the lock; were it to, the maps would still be whole.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Live connections, also by the two nodes that they join.
+#[derive(Debug, Default)]
+struct Live {
+    all: BTreeMap<u64, Weak<Connection>>,
+    pairs: HashMap<String, BTreeSet<u64>>,
+}
+
+impl Live {
+    fn insert(&mut self, connection: &Arc<Connection>) {
+        self.all.insert(connection.id, Arc::downgrade(connection));
+        self.pairs.entry(connection.facts.pair()).or_default().insert(connection.id);
+    }
+
+    fn remove(&mut self, id: u64, pair: &str) {
+        self.all.remove(&id);
+        if let Some(ids) = self.pairs.get_mut(pair) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.pairs.remove(pair);
+            }
+        }
+    }
+
+    fn of_pair(&self, pair: &str) -> Vec<Arc<Connection>> {
+        let ids = self.pairs.get(pair).into_iter().flatten();
+        ids.filter_map(|id| self.all.get(id)).filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -463,7 +500,8 @@ impl Registry {
     }
 
     fn of(surface: Surface, telemetry: Telemetry) -> Self {
-        Self { shelf: Arc::new(Shelf { live: Mutex::default(), next: AtomicU64::new(1), telemetry, surface }) }
+        let (live, succession, departed) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
+        Self { shelf: Arc::new(Shelf { live, next: AtomicU64::new(1), succession, departed, telemetry, surface }) }
     }
 
     /// Which side of the process its connections are on.
@@ -487,113 +525,56 @@ impl Registry {
             registry: Arc::downgrade(&self.shelf),
         });
         self.shelf.gauge(connection.facts.direction).inc();
-        self.shelf.lock().insert(connection.id, Arc::downgrade(&connection));
+        self.shelf.lock().insert(&connection);
         connection
     }
 
     /// All live connections, oldest first.
     pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
-        self.shelf.lock().values().filter_map(Weak::upgrade).collect()
+        self.shelf.lock().all.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Ends what must end by the wall clock: a connection drains within `grace` of its path's end, and is cut at it.
+    pub(crate) fn expire(&self, now: SystemTime, grace: Duration) {
+        self.connections().iter().for_each(|connection| connection.expire(now, grace));
+    }
+
+    /// Moves whenever a connection has gone.
+    pub(crate) fn departures(&self) -> watch::Receiver<u64> {
+        self.shelf.departed.subscribe()
+    }
+
+    /// Drains the connection for a successor, unless too many generations drain between the two nodes already. Whether it
+    /// drains now.
+    pub(crate) fn succeed(&self, connection: &Connection, reason: EndReason) -> bool {
+        let _one_at_a_time = self.shelf.succession.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.has_room(connection);
+        if room {
+            connection.drain(reason);
+        }
+        room
+    }
+
+    /// Whether the connection could be drained for a successor now.
+    pub(crate) fn has_room(&self, connection: &Connection) -> bool {
+        let connections = self.shelf.lock().of_pair(&connection.facts.pair());
+        let mut neighbours: Vec<Neighbour> = connections.iter().map(|c| c.neighbour()).collect();
+        if matches!((connection.facts.direction, &connection.facts.peer), (Direction::Inbound, Identity::Node { .. })) {
+            replaced_by_dialler(&mut neighbours);
+        }
+        has_room(&neighbours, &connection.facts.making())
     }
 
     /// All live connections as the status page shows them, oldest first.
     #[must_use]
     pub fn snapshot(&self) -> Vec<ConnectionStatus> {
-        self.connections().iter().map(|c| ConnectionStatus::from(&*c.facts)).collect()
-    }
-}
-
-/// What the newest generation says of a connected peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It vouches for it.
-    Vouched,
-    /// It vouches for it, but the peer would refuse to connect anew: it has not got our shared key yet. It will dial by
-    /// itself when it has.
-    Behind,
-    /// It does not: its CA has gone, or its shared key is too old. That may be an accident.
-    Unvouched,
-    /// A CRL or the distrust list names it. That is meant.
-    Distrusted,
-}
-
-impl Standing {
-    /// What a verification says; `keeps_pace` tells whether the peer will accept what we show now.
-    pub(crate) fn of<T>(vouched: &Result<T, VerifyError>, keeps_pace: impl FnOnce(&T) -> bool) -> Self {
-        match vouched {
-            Ok(peer) if keeps_pace(peer) => Self::Vouched,
-            Ok(_) => Self::Behind,
-            Err(error) if error.is_distrust() => Self::Distrusted,
-            Err(_) => Self::Unvouched,
-        }
-    }
-}
-
-/// What a new generation means for a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It stays as it is.
-    Keep,
-    /// The peer is still vouched for: its calls may finish where a listener drains on rotation.
-    Succeed,
-    /// The peer is no longer vouched for: its calls may finish, and then it goes.
-    Drain,
-    /// The peer is distrusted: close now.
-    Cut,
-}
-
-/// Judges a connection made under generation `made` when `newest` is in force. `standing` is asked only when the
-/// generation moved.
-pub(crate) fn verdict(made: u64, newest: u64, standing: impl FnOnce() -> Standing) -> Verdict {
-    if made >= newest {
-        return Verdict::Keep;
-    }
-    match standing() {
-        Standing::Vouched => Verdict::Succeed,
-        Standing::Behind => Verdict::Keep,
-        Standing::Unvouched => Verdict::Drain,
-        Standing::Distrusted => Verdict::Cut,
-    }
-}
-
-/// What a connection has been doing.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Activity {
-    pub(crate) in_flight: usize,
-    pub(crate) started: u64,
-    /// How long the connection exists.
-    pub(crate) age: Duration,
-    /// Its age when the last call ended.
-    pub(crate) ended: Duration,
-}
-
-/// What the time without calls means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Quiet {
-    /// Look again after this long.
-    Wait(Duration),
-    /// Too long.
-    End(EndReason),
-}
-
-/// Judges the time without calls: `first` bounds the wait for the first call, `idle` each wait after a call.
-pub(crate) fn quiet(activity: Activity, first: Duration, idle: Duration) -> Quiet {
-    let (since, limit, reason) = match activity {
-        Activity { in_flight: 1.., age, .. } => (age, idle, EndReason::Idle),
-        Activity { started: 0, .. } => (Duration::ZERO, first, EndReason::NoRequest),
-        Activity { ended, .. } => (ended, idle, EndReason::Idle),
-    };
-    match (since + limit).checked_sub(activity.age) {
-        Some(left) if !left.is_zero() => Quiet::Wait(left),
-        _ => Quiet::End(reason),
+        self.connections().iter().map(|c| ConnectionStatus::from(&**c)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
 
     fn facts(generation: u64) -> ConnectionFacts {
         ConnectionFacts {
@@ -630,6 +611,37 @@ mod tests {
     }
 
     #[test]
+    fn the_third_generation_waits_for_one_that_drains() {
+        let registry = Registry::new(Telemetry::new());
+        let connections: Vec<_> = (1..=3).map(|generation| registry.register(facts(generation))).collect();
+        let drained = |n: usize| registry.succeed(&connections[n], EndReason::Rotation);
+        assert_eq!([drained(0), drained(1), drained(2)], [true, true, false]);
+        let endings: Vec<_> = registry.snapshot().iter().map(|c| c.ending).collect();
+        assert_eq!(endings, [Some("rotation"), Some("rotation"), None]);
+        let mut gone = registry.departures();
+        let mut connections = connections;
+        drop(connections.remove(0));
+        assert!(gone.has_changed().unwrap());
+        gone.mark_unchanged();
+        assert!(registry.succeed(&connections[1], EndReason::Rotation));
+    }
+
+    #[test]
+    fn other_nodes_and_directions_have_room_of_their_own() {
+        let registry = Registry::new(Telemetry::new());
+        let of = |port: u8, direction| {
+            let mut facts = facts(u64::from(port));
+            (facts.peer_addr, facts.direction) = (([127, 0, 0, port], 1).into(), direction);
+            registry.register(facts)
+        };
+        let connections: Vec<_> =
+            (1..6).flat_map(|port| [of(port, Direction::Inbound), of(port, Direction::Outbound)]).collect();
+        assert!(connections.iter().all(|c| registry.succeed(c, EndReason::Rotation)));
+        drop(connections);
+        assert!(registry.shelf.lock().pairs.is_empty());
+    }
+
+    #[test]
     fn a_call_or_peer_info_keeps_no_connection_alive() {
         let registry = Registry::new(Telemetry::new());
         let connection = registry.register(facts(1));
@@ -654,7 +666,7 @@ mod tests {
             "from": "proxy/p-1", "to": "coordinator/c-1", "direction": "inbound", "transport": "tcp",
             "tls_version": "TLSv1.3", "cipher_suite": "TLS13_AES_256_GCM_SHA384", "kx_group": "X25519MLKEM768",
             "sni": "coordinator.mesh.internal", "peer": "shared", "peer_serial": "0a", "own_serial": "0b",
-            "generation": 3, "since": "1970-01-01T00:00:00Z",
+            "generation": 3, "since": "1970-01-01T00:00:00Z", "ending": null,
         });
         assert_eq!(json, expected);
     }
@@ -683,27 +695,5 @@ mod tests {
         assert_eq!(connection.calls_in_flight(), 2);
         drop((first, second));
         assert_eq!((connection.calls_in_flight(), connection.activity().started), (0, 2));
-    }
-
-    #[test]
-    fn only_older_generations_are_drained() {
-        assert_eq!(verdict(2, 2, || unreachable!("not asked")), Verdict::Keep);
-        assert_eq!(verdict(3, 2, || unreachable!("not asked")), Verdict::Keep);
-        assert_eq!(verdict(1, 2, || Standing::Vouched), Verdict::Succeed);
-        assert_eq!(verdict(1, 2, || Standing::Behind), Verdict::Keep);
-        assert_eq!(verdict(1, 2, || Standing::Unvouched), Verdict::Drain);
-        assert_eq!(verdict(1, 2, || Standing::Distrusted), Verdict::Cut);
-    }
-
-    #[test]
-    fn quiet_connections_end() {
-        let activity =
-            |in_flight, started, age, ended| Activity { in_flight, started, age: age * SECOND, ended: ended * SECOND };
-        let judge = |activity| quiet(activity, 30 * SECOND, 900 * SECOND);
-        assert_eq!(judge(activity(0, 0, 10, 0)), Quiet::Wait(20 * SECOND));
-        assert_eq!(judge(activity(0, 0, 30, 0)), Quiet::End(EndReason::NoRequest));
-        assert_eq!(judge(activity(1, 1, 5_000, 0)), Quiet::Wait(900 * SECOND));
-        assert_eq!(judge(activity(0, 7, 1_000, 400)), Quiet::Wait(300 * SECOND));
-        assert_eq!(judge(activity(0, 7, 1_300, 400)), Quiet::End(EndReason::Idle));
     }
 }

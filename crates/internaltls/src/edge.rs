@@ -28,6 +28,7 @@ use crate::server::listener::{OnRotation, Shared};
 use crate::server::service::{Service, erase};
 use crate::server::{BindError, Bound, ServeError, Services, ToPlaintext, http as protocol};
 use crate::telemetry::Telemetry;
+use crate::ticker;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -92,6 +93,9 @@ impl Edge {
             ),
         };
         let registry = Registry::of_edge(telemetry.clone());
+        if let Some(store) = &store {
+            ticker::start(store, registry.clone(), Arc::clone(&clock), config.limits.drain);
+        }
         Ok(Self { mode: config.mode, limits: config.limits, store, registry, telemetry: telemetry.clone(), clock })
     }
 

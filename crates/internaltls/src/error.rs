@@ -543,6 +543,17 @@ pub enum Reason {
     /// No CRL of ours speaks of it, or none that is fresh.
     #[error("its revocation cannot be told: {0}")]
     UnknownRevocation(&'static str),
+    /// The CRL of ours that would tell is too old.
+    #[error(
+        "the CRL of `{issuer}` is past its next update ({}) by more than internaltls.crl.graceSeconds: publish a new one",
+        rfc3339(*.next_update)
+    )]
+    StaleCrl {
+        /// Who should have issued the next one.
+        issuer: String,
+        /// When that was due.
+        next_update: SystemTime,
+    },
     /// Its key, or that of a CA above it, is on the distrust list.
     #[error("its key, or that of a CA above it, is on the distrust list")]
     Distrusted,
@@ -574,6 +585,7 @@ impl Reason {
             Self::NodeMismatch { .. } => "node-mismatch",
             Self::Revoked => "revoked",
             Self::UnknownRevocation(_) => "unknown-revocation",
+            Self::StaleCrl { .. } => "stale-crl",
             Self::Distrusted => "distrusted",
             Self::UnknownSharedKey => "unknown-shared-key",
         }
@@ -591,6 +603,12 @@ impl VerifyError {
     #[must_use]
     pub fn is_distrust(&self) -> bool {
         matches!(self.reason, Reason::Revoked | Reason::Distrusted)
+    }
+
+    /// Whether it could not be told, for want of a fresh CRL: reason to refuse a handshake, none to end a connection.
+    #[must_use]
+    pub fn is_stale_list(&self) -> bool {
+        matches!(self.reason, Reason::StaleCrl { .. })
     }
 
     /// Our reason inside an error of rustls, where it was ours that refused.

@@ -36,7 +36,7 @@
 //! what happens when certificates rotate, and a table of failures with what to do.
 //!
 //! The parts: `material` reads, checks and publishes generations; `verify` judges peers; [`server`] and [`edge`] accept;
-//! `client` dials; [`connections`] knows every live connection; [`policy`], [`identity`], [`clock`] and [`config`] are
+//! `client` dials; [`connections`] knows every live connection, `ending` says who of them must go; [`policy`], [`identity`], [`clock`] and [`config`] are
 //! pure; [`telemetry`] counts.
 #![warn(missing_docs)]
 
@@ -45,6 +45,7 @@ pub mod clock;
 pub mod config;
 pub mod connections;
 pub mod edge;
+mod ending;
 pub mod error;
 pub mod identity;
 pub mod manual;
@@ -54,6 +55,7 @@ pub mod policy;
 mod question;
 pub mod server;
 pub mod telemetry;
+mod ticker;
 mod transport;
 mod verify;
 

@@ -19,6 +19,7 @@ use crate::material::{Connected, MaterialStatus, Purpose, Reloaded, Store};
 use crate::server::service::erase;
 use crate::server::{self, ServerBuilder};
 use crate::telemetry::Telemetry;
+use crate::ticker;
 
 /// One process's part in the mesh: its material, and every listener and dialer that uses it. Cheap to clone; clones are
 /// the same mesh.
@@ -105,6 +106,7 @@ impl Mesh {
         if let Some(store) = &store {
             let (limits, trials) = (config.limits, config.reload.trials);
             let (registry, telemetry, runtime) = (registry.clone(), telemetry.clone(), runtime.clone());
+            ticker::start(store, registry.clone(), Arc::clone(&clock), limits.drain);
             store.heed(Connected { registry, limits, telemetry, runtime, trials });
         }
         Ok(Self { inner: Arc::new(Inner { config, store, registry, telemetry, clock, runtime }) })

@@ -6,6 +6,8 @@
 //!    call. When all rest, calls are refused at once with the newest reason.
 //! 3. A connection of an older generation goes on being used until its endpoint's new one is there; a dial that fails
 //!    does not take it away.
+//!    Where generations pile up that drain between the two nodes, the dial waits until one of them has ended, and then is
+//!    one of the newest.
 //! 4. A connection that ends is news of its peer: whatever made dials fail while it lived counts no more, and the endpoint
 //!    is dialled at once. A peer that takes over new material late refuses us until then, and then drains us: a call in that
 //!    moment must not be refused for the failures before.
@@ -21,6 +23,8 @@ pub(super) trait Link: Clone {
     fn usable(&self) -> bool;
     /// The generation of material under which it was dialled.
     fn generation(&self) -> u64;
+    /// Whether it may drain for a successor now: not while too many generations drain between the two nodes.
+    fn has_room(&self) -> bool;
 }
 
 /// Names an endpoint for as long as it is listed.
@@ -112,7 +116,7 @@ impl<L: Link, E> Balance<L, E> {
     }
 
     /// The dials that must be made although no call asks for them: of every endpoint whose connection is of an older
-    /// generation than `current`.
+    /// generation than `current` and has room to drain.
     pub(super) fn due(&mut self, now: Instant, current: u64) -> Vec<Dial> {
         let slots = self.slots.iter_mut().flatten();
         slots.filter(|slot| slot.outdated(current) && !slot.resting(now)).filter_map(Slot::start).collect()
@@ -193,7 +197,7 @@ impl<L: Link, E> Slot<L, E> {
     }
 
     fn outdated(&self, current: u64) -> bool {
-        self.link.as_ref().is_some_and(|link| link.usable() && link.generation() < current)
+        self.link.as_ref().is_some_and(|link| link.usable() && link.generation() < current && link.has_room())
     }
 
     /// Begins a dial unless one is under way.
@@ -229,6 +233,7 @@ mod tests {
         port: u16,
         generation: u64,
         open: Rc<Cell<bool>>,
+        room: Rc<Cell<bool>>,
     }
 
     impl Link for Fake {
@@ -238,19 +243,23 @@ mod tests {
         fn generation(&self) -> u64 {
             self.generation
         }
+        fn has_room(&self) -> bool {
+            self.room.get()
+        }
     }
 
     /// A balance on a clock that the test moves.
     struct Bench {
         balance: Balance<Fake, &'static str>,
         now: Instant,
+        room: Rc<Cell<bool>>,
     }
 
     impl Bench {
         fn of(ports: impl IntoIterator<Item = u16>) -> Self {
             let mut balance = Balance::new();
             balance.list(ports.into_iter().map(endpoint));
-            Self { balance, now: Instant::now() }
+            Self { balance, now: Instant::now(), room: Rc::new(Cell::new(true)) }
         }
 
         fn pick(&mut self) -> (Step<Fake, &'static str>, Option<Dial>) {
@@ -259,7 +268,8 @@ mod tests {
 
         fn connect(&mut self, dial: &Dial, generation: u64) -> (Rc<Cell<bool>>, Option<Fake>) {
             let open = Rc::new(Cell::new(true));
-            let fake = Fake { port: dial.endpoint.port, generation, open: Rc::clone(&open) };
+            let (open_, room) = (Rc::clone(&open), Rc::clone(&self.room));
+            let fake = Fake { port: dial.endpoint.port, generation, open: open_, room };
             let old = self.balance.finished(dial.slot, Ok(fake), self.now, 0.5);
             (open, old)
         }
@@ -450,6 +460,20 @@ mod tests {
         let (_, old) = bench.connect(&due[0], 2);
         assert_eq!(old.unwrap().generation, 1);
         assert!(bench.balance.due(bench.now, 2).is_empty());
+    }
+
+    #[test]
+    fn rotations_wait_for_room_and_skip_what_they_missed() {
+        let mut bench = Bench::of([1]);
+        let dial = bench.dialled();
+        bench.connect(&dial, 1);
+        bench.room.set(false);
+        assert!(bench.balance.due(bench.now, 2).is_empty() && bench.balance.due(bench.now, 3).is_empty());
+        assert_eq!((bench.balance.wake(3), bench.used()), (None, 1));
+        bench.room.set(true);
+        let due = bench.balance.due(bench.now, 4);
+        assert_eq!(bench.connect(&due[0], 4).1.unwrap().generation, 1);
+        assert!(bench.balance.due(bench.now, 4).is_empty());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::endpoints::Endpoints;
 use super::error::{ChannelError, DialError};
 use super::link::{Answer, Conn, Failed};
 use super::replay::{Reader, Tape};
-use crate::connections::EndReason;
+use crate::ending::EndReason;
 use crate::identity::Role;
 use crate::server::deadline;
 
@@ -232,13 +232,14 @@ impl Drop for Inner {
 
 /// The keeper. Ends by being cancelled.
 async fn keep(channel: Weak<Inner>, dialer: Arc<Dialer>, mut news: watch::Receiver<u64>, mut endpoints: Endpoints) {
-    let mut generations = dialer.context.generations();
+    let (mut generations, mut departures) = (dialer.context.generations(), dialer.context.registry.departures());
     loop {
         let wake = tend(&channel, dialer.context.current());
         tokio::select! {
             list = endpoints.next() => relist(&channel, list),
             () = moved(&mut generations) => renew(&channel, &dialer),
             () = moved(&mut news) => {}
+            () = moved(&mut departures) => {}
             () = rest(wake) => {}
         }
     }

@@ -8,7 +8,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use hyper::client::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,14 +20,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::DialError;
-use super::link::{Conn, Connected, Sender, Times, oversee};
+use super::link::{Conn, Connected, Sender, oversee};
 use super::socket::{Scissors, Socket};
 use crate::config::{Endpoint, Limits};
-use crate::connections::{Connection, ConnectionFacts, Direction, EndReason, Registry, TlsFacts, end_of};
-use crate::error::chain as causes;
+use crate::connections::{Connection, ConnectionFacts, Direction, Registry, TlsFacts, end_of};
+use crate::ending::{EndReason, Standing};
+use crate::error::{VerifyError, chain as causes};
 use crate::identity::{Identity, Role};
 use crate::material::{Generation, Store};
-use crate::server::until_expiry;
 use crate::telemetry::Telemetry;
 use crate::transport::tcp;
 use crate::verify::{Expected, PeerSide, Vouched};
@@ -141,21 +140,27 @@ impl Dialer {
         chain: &[CertificateDer<'_>],
         endpoint: &Endpoint,
     ) -> Result<Vouched, DialError> {
+        self.judged(generation, chain, endpoint).map_err(DialError::Certificate)
+    }
+
+    fn judged(
+        &self,
+        generation: &Generation,
+        chain: &[CertificateDer<'_>],
+        endpoint: &Endpoint,
+    ) -> Result<Vouched, VerifyError> {
         let expected = Expected { role: self.role.clone(), node: endpoint.node.clone() };
-        let vouched = generation.vouch(chain, PeerSide::Server, Some(&expected));
-        vouched.map_err(DialError::Certificate)
+        generation.vouch(chain, PeerSide::Server, Some(&expected))
     }
 
     /// Judges a connection by the generation of now. A peer that is distrusted is cut off; one that is only not vouched
-    /// for any more may finish what it has.
+    /// for any more may finish what it has. Whoever is vouched for stays until its successor is there.
     pub(super) fn judge(&self, conn: &Conn) {
         let Some(store) = &self.context.store else { return };
-        match self.vouch(&store.current(), conn.chain(), conn.endpoint()) {
-            Ok(_) => {}
-            Err(DialError::Certificate(why)) if why.is_distrust() => {
-                conn.cut(EndReason::Distrusted);
-            }
-            Err(_) => conn.drain(EndReason::Rotation),
+        match Standing::of(&self.judged(&store.current(), conn.chain(), conn.endpoint()), |_| true) {
+            Standing::Distrusted => conn.cut(EndReason::Distrusted),
+            Standing::Unvouched => conn.drain(EndReason::Rotation),
+            Standing::Vouched | Standing::Behind | Standing::Untold => {}
         }
     }
 
@@ -189,20 +194,14 @@ impl Dialer {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let scissors = Scissors::default();
-        let (connection, lasts) = (Arc::downgrade(&entry), self.lasts(&entry));
+        let connection = Arc::downgrade(&entry);
         let (socket, heard) = Socket::new(stream, entry, scissors.clone());
         let (send, task) = self.http().handshake(TokioIo::new(socket)).await.map_err(DialError::Http)?;
-        let times = Times { lasts, drain: self.context.limits.drain };
+        let grace = self.context.limits.drain;
         let send = Sender::new(send);
-        self.context.runtime.spawn(oversee(task, send.clone(), connection.clone(), move || scissors.cut(), times));
+        self.context.runtime.spawn(oversee(task, send.clone(), connection.clone(), move || scissors.cut(), grace));
         heard.await.unwrap_or(Err(DialError::Silent))?;
         Ok(Connected { send, connection })
-    }
-
-    /// How long the connection may be used: until shortly before the peer's verified path expires.
-    fn lasts(&self, entry: &Connection) -> Option<Duration> {
-        let not_after = entry.facts.not_after?;
-        Some(until_expiry(self.context.clock.now(), not_after, self.context.limits.drain))
     }
 
     fn http(&self) -> Builder<TokioExecutor> {

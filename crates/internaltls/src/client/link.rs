@@ -22,7 +22,8 @@ use super::balance::Link;
 use super::error;
 use super::replay::{Reader, Tape};
 use crate::config::Endpoint;
-use crate::connections::{CallGuard, Connection, EndReason, Phase};
+use crate::connections::{CallGuard, Connection, Phase};
+use crate::ending::EndReason;
 use crate::identity::Role;
 
 /// The way in for requests, until the taking in has ended.
@@ -150,6 +151,10 @@ impl Link for Conn {
     fn generation(&self) -> u64 {
         self.0.generation
     }
+
+    fn has_room(&self) -> bool {
+        self.connection().is_none_or(|connection| connection.has_room())
+    }
 }
 
 /// Whether the failure proves that the peer did not look at the request:
@@ -172,35 +177,28 @@ fn turned_away(error: &h2::Error) -> bool {
     error.is_go_away() || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
-/// What bounds a connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
-    /// When it is drained whatever happens, from now on.
-    pub(super) lasts: Option<Duration>,
-    /// How long a drain may take.
-    pub(super) drain: Duration,
-}
-
-/// Sees a connection through to its end. `taking_in` is hyper's task of that name.
+/// Sees a connection through to its end. `taking_in` is hyper's task of that name, `grace` the time that a drain has.
 pub(super) async fn oversee<T, E: std::fmt::Display>(
     taking_in: T,
     sender: Sender,
     connection: Weak<Connection>,
     cut: impl Fn() + Send,
-    times: Times,
+    grace: Duration,
 ) where
     T: Future<Output = Result<(), E>> + Send,
 {
     let Some(mut phases) = connection.upgrade().map(|connection| connection.phase()) else { return sender.give_up() };
     tokio::select! {
-        ended = taking_in => log_end(ended),
+        ended = taking_in => {
+            log_end(ended);
+            end(&connection, |connection| connection.drain(EndReason::Peer));
+        }
         _ = phases.wait_for(|phase| *phase != Phase::Serving) => {}
-        () = after(times.lasts) => end(&connection, |connection| connection.drain(EndReason::Expiry)),
     }
     sender.give_up();
     tokio::select! {
         () = cut_or_gone(&mut phases) => {}
-        () = after(Some(times.drain)) => end(&connection, |connection| connection.cut(EndReason::DrainTimeout)),
+        () = tokio::time::sleep(grace) => end(&connection, |connection| connection.cut(EndReason::DrainTimeout)),
     }
     cut();
 }
@@ -208,13 +206,6 @@ pub(super) async fn oversee<T, E: std::fmt::Display>(
 /// Until the connection is to be cut, or has gone with its socket.
 async fn cut_or_gone(phases: &mut watch::Receiver<Phase>) {
     let _ = phases.wait_for(|phase| matches!(phase, Phase::Cut(_))).await;
-}
-
-async fn after(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn end(connection: &Weak<Connection>, how: impl FnOnce(&Connection)) {

@@ -1,6 +1,6 @@
 //! One task a connection: serves it until it ends, and ends it when its time has come.
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,7 +11,8 @@ use super::call::Calls;
 use super::http::Http;
 use super::linger::Linger;
 use crate::config::Limits;
-use crate::connections::{Connection, EndReason, Phase, Quiet, quiet};
+use crate::connections::{Connection, Phase};
+use crate::ending::{EndReason, Quiet, quiet};
 
 /// Bytes both ways.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -73,13 +74,6 @@ fn time_to_drain(reason: EndReason, limits: &Limits) -> Duration {
     }
 }
 
-/// How long before a peer's path expires its connection is drained: the time to drain, or a tenth of what is left when
-/// the leaf is so short-lived that this would be most of its life.
-pub(crate) fn until_expiry(now: SystemTime, not_after: SystemTime, drain: Duration) -> Duration {
-    let left = not_after.duration_since(now).unwrap_or_default();
-    left - drain.min(left / 10)
-}
-
 fn log_end(connection: &Connection, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     match ended {
         Ok(()) => tracing::debug!(connection = connection.id, "a connection ended"),
@@ -90,17 +84,6 @@ fn log_end(connection: &Connection, ended: Result<(), Box<dyn std::error::Error 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn expiry_is_met_early() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
-        let drain = Duration::from_secs(30);
-        let left = |seconds| until_expiry(now, now + Duration::from_secs(seconds), drain);
-        assert_eq!(left(3_600), Duration::from_secs(3_570));
-        assert_eq!(left(20), Duration::from_secs(18));
-        assert_eq!(left(0), Duration::ZERO);
-        assert_eq!(until_expiry(now, now - Duration::from_secs(9), drain), Duration::ZERO);
-    }
 
     #[test]
     fn a_silent_peer_gets_less_time_to_drain() {

@@ -18,7 +18,8 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::throttle::Throttle;
-use crate::connections::{Connection, EndReason, PeerInfo};
+use crate::connections::{Connection, PeerInfo};
+use crate::ending::EndReason;
 use crate::material::Store;
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;

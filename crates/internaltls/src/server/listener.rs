@@ -14,7 +14,7 @@ use tonic::transport::server::Connected;
 
 use super::accept::accept_all;
 use super::call::{Calls, ConnectInfo, Services};
-use super::drive::{Duplex, drive, until_expiry};
+use super::drive::{Duplex, drive};
 use super::gate::{Gate, Permit};
 use super::handshake::{Failure, Shaken, ToPlaintext, shake};
 use super::http::Http;
@@ -22,9 +22,8 @@ use super::refusal::Refusal;
 use super::throttle::Throttle;
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::connections::{
-    Connection, ConnectionFacts, Direction, EndReason, Registry, Standing, TlsFacts, Verdict, end_of, verdict,
-};
+use crate::connections::{Connection, ConnectionFacts, Direction, Registry, TlsFacts, end_of};
+use crate::ending::{EndReason, Standing, Verdict, verdict};
 use crate::identity::Identity;
 use crate::material::Store;
 use crate::telemetry::Telemetry;
@@ -133,7 +132,6 @@ impl Tasks {
             () = self.abort.cancelled() => connection.cut(EndReason::Shutdown),
             () = self.drain_on_stop(&connection) => {}
             () = shared.follow(&connection, &chain) => {}
-            () = shared.drain_on_expiry(&connection) => {}
             () = shared.services.follow_policy(&connection) => {}
         }
     }
@@ -243,34 +241,35 @@ impl Shared {
         loop {
             let number = *newest.borrow_and_update();
             let standing = || standing(store, chain);
-            self.apply(verdict(connection.facts.generation, number, standing), connection).await;
-            if newest.changed().await.is_err() {
-                return std::future::pending().await;
+            let verdict = verdict(connection.facts.generation, number, standing);
+            // One that waits for room is judged by the next generation all the same.
+            tokio::select! {
+                () = self.apply(verdict, connection) => {}
+                Ok(()) = newest.changed() => {}
             }
         }
     }
 
+    /// Never ends.
     async fn apply(&self, verdict: Verdict, connection: &Connection) {
         match verdict {
             Verdict::Keep => {}
             Verdict::Succeed if self.on_rotation == OnRotation::Keep => {}
-            Verdict::Succeed | Verdict::Drain => {
+            Verdict::Succeed => self.succeed(connection).await,
+            Verdict::Drain => {
                 tokio::time::sleep(jitter()).await;
                 connection.drain(EndReason::Rotation);
             }
             Verdict::Cut => connection.cut(EndReason::Distrusted),
         }
+        std::future::pending().await
     }
 
-    /// Drains the connection before the peer's path expires, and cuts it when it has. Never ends.
-    async fn drain_on_expiry(&self, connection: &Connection) {
-        if let Some(not_after) = connection.facts.not_after {
-            tokio::time::sleep(until_expiry(connection.facts.since, not_after, self.limits.drain)).await;
-            connection.drain(EndReason::Expiry);
-            tokio::time::sleep(not_after.duration_since(self.clock.now()).unwrap_or_default()).await;
-            connection.cut(EndReason::Expiry);
-        }
-        std::future::pending().await
+    /// Drains the connection as soon as there is room for one more generation that drains between the two nodes.
+    async fn succeed(&self, connection: &Connection) {
+        tokio::time::sleep(jitter()).await;
+        let mut departures = self.registry.departures();
+        while !self.registry.succeed(connection, EndReason::Rotation) && departures.changed().await.is_ok() {}
     }
 }
 

@@ -33,7 +33,6 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 pub(crate) use self::call::Services;
-pub(crate) use self::drive::until_expiry;
 pub(crate) use self::handshake::ToPlaintext;
 use self::listener::{OnRotation, Shared, run};
 use self::service::Service;

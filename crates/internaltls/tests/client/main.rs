@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 mod balances;
 mod bench;
+mod endings;
 mod pairs;
 mod pki;
 mod refuses;

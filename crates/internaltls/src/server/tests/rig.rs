@@ -166,6 +166,9 @@ impl Rig {
         let behaviour = Behaviour::new();
         let service = behaviour.service();
         let local = "coordinator/c-1".to_owned();
+        if let Some(store) = &store {
+            crate::ticker::start(store, registry.clone(), Arc::clone(&clock), limits.drain);
+        }
         let context = Context { store, limits, registry: registry.clone(), telemetry: telemetry.clone(), local, clock };
         let server =
             ServerBuilder::new(context, service).policy(policy).bind(([127, 0, 0, 1], 0).into()).await.unwrap();

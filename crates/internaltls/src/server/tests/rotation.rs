@@ -1,6 +1,6 @@
 //! What a new generation does to connections, also to those that are not there yet.
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
@@ -113,11 +113,11 @@ async fn relay(to: std::net::SocketAddr, go: oneshot::Receiver<()>) -> (std::net
     (address, told)
 }
 
-/// A handshake of `p-1` during which `change` happens, after the server has chosen its generation.
-async fn overtaken(scene: &Scene, change: impl Future<Output = ()>) -> Client {
+/// A handshake during which `change` happens, after the server has chosen its generation.
+async fn overtaken(scene: &Scene, config: rustls::ClientConfig, change: impl Future<Output = ()>) -> Client {
     let (go, wait) = oneshot::channel();
     let (address, half_way) = relay(scene.rig.address, wait).await;
-    let connector = TlsConnector::from(Arc::new(scene.proxy()));
+    let connector = TlsConnector::from(Arc::new(config));
     let stream = TcpStream::connect(address).await.unwrap();
     let connecting = tokio::spawn(connector.connect(ServerName::try_from(NAME).unwrap(), stream));
     within("the server answers the ClientHello", half_way).await.unwrap();
@@ -130,7 +130,23 @@ async fn overtaken(scene: &Scene, change: impl Future<Output = ()>) -> Client {
 #[tokio::test]
 async fn invariant_5_distrust_during_a_handshake_is_met() {
     let scene = Scene::new().await;
-    let client = overtaken(&scene, move_to(&scene, &Authority::new("next CA"))).await;
+    let leaf = scene.ca.node("proxy", "p-1");
+    let config = dialer(&scene.ca.pem(), Some(&leaf), &[&TLS13]);
+    let listed = async {
+        scene.folder.distrust(&leaf);
+        assert!(matches!(scene.store.reload().await.unwrap(), Reloaded::Published(2)));
+    };
+    let client = overtaken(&scene, config, listed).await;
+    assert!(!client.is_served().await);
+    scene.rig.counted("tls_handshakes_total{result=\"distrusted\",resumed=\"false\",surface=\"mesh\"} 1").await;
+    let text = scene.rig.telemetry.encode();
+    assert!(!text.contains("result=\"ok\"") && scene.rig.registry.snapshot().is_empty(), "{text}");
+}
+
+#[tokio::test]
+async fn invariant_5_a_ca_that_goes_during_a_handshake_is_met() {
+    let scene = Scene::new().await;
+    let client = overtaken(&scene, scene.proxy(), move_to(&scene, &Authority::new("next CA"))).await;
     assert!(!client.is_served().await);
     scene.rig.counted("tls_handshakes_total{result=\"unknown-issuer\",resumed=\"false\",surface=\"mesh\"} 1").await;
     assert!(!scene.rig.telemetry.encode().contains("result=\"ok\""));
@@ -139,7 +155,7 @@ async fn invariant_5_distrust_during_a_handshake_is_met() {
 #[tokio::test]
 async fn invariant_2_a_handshake_sees_one_generation() {
     let scene = Scene::new().await;
-    let client = overtaken(&scene, renew(&scene)).await;
+    let client = overtaken(&scene, scene.proxy(), renew(&scene)).await;
     // It was begun under the first generation, so it is served under that one and drained at once.
     scene.rig.counted("internaltls_connections_drained_total{reason=\"rotation\"} 1").await;
     within("the connection ends in order", client.connection).await.unwrap().unwrap();
@@ -168,19 +184,52 @@ async fn invariant_10_a_changed_policy_reaches_open_connections() {
     assert!(message.contains("spiffe://mesh.internal/proxy/p-1") && message.contains("/test.Echo/Who"), "{message}");
 }
 
-#[tokio::test]
-async fn invariant_5_expiry_drains() {
+/// A mesh by a clock of its own, and how `p-1` dials with a leaf that ends in an hour.
+async fn an_hour(limits: Limits) -> (Scene, Arc<TestClock>, rustls::ClientConfig) {
     let ca = Authority::new("mesh CA");
     let folder = Folder::with(&ca.node("coordinator", "c-1"), &ca.pem());
-    let in_an_hour = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3_600;
-    let end = UNIX_EPOCH + Duration::from_secs(in_an_hour);
-    let clock = Arc::new(TestClock::at(end - Duration::from_millis(200)));
-    let rig = Rig::tls_at(folder.mesh_store_at(clock.clone()).await, Limits::default(), clock).await;
-    let brief = dialer(&ca.pem(), Some(&ca.node_until("proxy", "p-1", end)), &[&TLS13]);
-    let client = rig.tls_client(brief, NAME).await.unwrap();
-    assert!(client.is_served().await);
-    let lasting = rig.tls_client(dialer(&ca.pem(), Some(&ca.node("proxy", "p-2")), &[&TLS13]), NAME).await.unwrap();
-    within("the connection ends in order", client.connection).await.unwrap().unwrap();
-    rig.counted("internaltls_connections_drained_total{reason=\"expiry\"} 1").await;
+    // Certificates tell whole seconds.
+    let now = UNIX_EPOCH + Duration::from_secs(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    let clock = Arc::new(TestClock::at(now));
+    let store = folder.mesh_store_at(clock.clone()).await;
+    let rig = Rig::tls_at(Arc::clone(&store), limits, clock.clone()).await;
+    let brief = dialer(&ca.pem(), Some(&ca.node_until("proxy", "p-1", now + HOUR)), &[&TLS13]);
+    (Scene { ca, folder, store, rig }, clock, brief)
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+/// A second until the clock is asked, and what a busy machine adds.
+const NOTICED: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn invariant_5_expiry_drains_by_the_wall_clock() {
+    let (scene, clock, brief) = an_hour(Limits::default()).await;
+    let client = scene.rig.tls_client(brief, NAME).await.unwrap();
+    let call = tokio::spawn(client.call("Hold", None));
+    within("the call begins", scene.rig.behaviour.begun.notified()).await;
+    let lasting = scene.client().await;
     assert!(lasting.is_served().await);
+    clock.advance(HOUR - Limits::default().drain);
+    let set = Instant::now();
+    scene.rig.counted("internaltls_connections_drained_total{reason=\"expiry\"} 1").await;
+    assert!(set.elapsed() < NOTICED, "{:?}", set.elapsed());
+    scene.rig.behaviour.release.add_permits(1);
+    assert_eq!(within("the call finishes", call).await.unwrap().unwrap().headers()["grpc-status"], "0");
+    within("the connection ends in order", client.connection).await.unwrap().unwrap();
+    assert!(lasting.is_served().await);
+    assert!(!scene.rig.telemetry.encode().contains("connections_cut_total{"));
+}
+
+/// As after a machine slept, or its clock was set.
+#[tokio::test]
+async fn invariant_5_a_clock_that_jumps_past_the_end_cuts() {
+    let (scene, clock, brief) = an_hour(Limits::default()).await;
+    let client = scene.rig.tls_client(brief, NAME).await.unwrap();
+    let call = tokio::spawn(client.call("Hold", None));
+    within("the call begins", scene.rig.behaviour.begun.notified()).await;
+    clock.advance(HOUR);
+    let set = Instant::now();
+    assert!(within("the call fails", call).await.unwrap().is_err());
+    assert!(set.elapsed() < NOTICED, "{:?}", set.elapsed());
+    scene.rig.counted("internaltls_connections_cut_total{reason=\"expiry\"} 1").await;
 }
