@@ -50,6 +50,9 @@ pub struct Reload {
     pub retry: Duration,
     /// Whether to ask the kernel for events at all; without, only the poll. Default true.
     pub watch: bool,
+    /// How long a CRL is still good for new handshakes after its next update was due; then they are refused, and live
+    /// connections stay. Zero: not at all. Default 1 h: time to mend what publishes it, and little for who holds it back.
+    pub crl_grace: Duration,
     /// How many live peers are asked, one a role, before a new leaf, key or bundle is published; 0 asks nobody. Default 3.
     pub trials: usize,
 }
@@ -61,6 +64,7 @@ impl Default for Reload {
             debounce: Duration::from_millis(100),
             retry: Duration::from_secs(2),
             watch: true,
+            crl_grace: Duration::from_secs(60 * 60),
             trials: 3,
         }
     }

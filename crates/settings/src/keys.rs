@@ -145,6 +145,8 @@ keys! {
         "Ask the kernel for file events. false: the poll alone.";
     RELOAD_TRIALS: u32 = "internaltls.reload.trialPeers", parse::few, Some("3"),
         "Live peers, one a role, that are asked whether they would accept a new leaf or bundle before it is served. 0: nobody.";
+    CRL_GRACE: Duration = "internaltls.crl.graceSeconds", parse::seconds_or_none, Some("3600"),
+        "Seconds that a CRL is good after its next update was due. Then new handshakes are refused; live connections stay. 0: none.";
     HANDSHAKE_TIMEOUT: Duration = "internaltls.handshake.timeoutSeconds", parse::seconds, Some("10"),
         "Seconds that a handshake may take. The bounds from here on hold for clients' TLS too.";
     HANDSHAKE_MAX: u32 = "internaltls.handshake.maxConcurrent", parse::count, Some("256"),

@@ -70,6 +70,10 @@ pub(crate) fn seconds(given: Text<'_>) -> Parsed<Duration> {
     within(given, 1..=31_536_000, "a whole number of seconds, without a unit,").map(Duration::from_secs)
 }
 
+pub(crate) fn seconds_or_none(given: Text<'_>) -> Parsed<Duration> {
+    within(given, 0..=31_536_000, "a whole number of seconds, without a unit,").map(Duration::from_secs)
+}
+
 pub(crate) fn milliseconds(given: Text<'_>) -> Parsed<Duration> {
     within(given, 1..=60_000, "a whole number of milliseconds, without a unit,").map(Duration::from_millis)
 }

@@ -309,6 +309,7 @@ fn reload(values: &Values) -> Result<Reload, SettingsError> {
         retry: values.get(&RELOAD_RETRY)?,
         watch: values.get(&RELOAD_WATCH)?,
         trials: values.get(&RELOAD_TRIALS)? as usize,
+        crl_grace: values.get(&CRL_GRACE)?,
     })
 }
 

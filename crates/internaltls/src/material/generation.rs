@@ -7,7 +7,7 @@
 //! 4. Keys are not logged: no config has a key log, whatever the environment says.
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
@@ -114,6 +114,8 @@ pub(super) struct Surroundings {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ring: Arc<KeyRing>,
+    /// How long a CRL is good after its next update was due.
+    pub(super) crl_grace: Duration,
     pub(super) notices: Arc<dyn Notices>,
 }
 

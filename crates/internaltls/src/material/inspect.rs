@@ -3,7 +3,7 @@
 //! The same reading, parsing and judging as when material is loaded, so that a tool and a process never disagree. What is
 //! left out is the trial handshake and whatever needs peers.
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::check::{check, judge_facts};
 use super::generation::{Purpose, provider};
@@ -70,7 +70,7 @@ pub fn mesh(config: &MeshConfig, now: SystemTime) -> Result<Option<Inspection>, 
         node: config.node.clone(),
         shared_name: shared_name.clone(),
     };
-    set(files, &purpose, now).map(Some)
+    set(files, &purpose, config.reload.crl_grace, now).map(Some)
 }
 
 /// Judges what an edge would load. `None`: its mode is off, nothing is loaded. Blocks.
@@ -84,7 +84,7 @@ pub fn edge(config: &EdgeConfig, now: SystemTime) -> Result<Option<Inspection>, 
         min_version: config.min_version.unwrap_or(TlsVersion::V1_2),
         require_client_auth_eku: config.require_client_auth_eku,
     };
-    set(files, &purpose, now).map(Some)
+    set(files, &purpose, config.reload.crl_grace, now).map(Some)
 }
 
 /// Reads one file by itself: a key where it holds one, else certificates. Blocks.
@@ -117,9 +117,9 @@ pub fn leaf(path: &Path, now: SystemTime) -> Result<CertificateSummary, LoadErro
     Ok(CertificateSummary::of(&facts))
 }
 
-fn set(files: &Files, purpose: &Purpose, now: SystemTime) -> Result<Inspection, LoadError> {
+fn set(files: &Files, purpose: &Purpose, crl_grace: Duration, now: SystemTime) -> Result<Inspection, LoadError> {
     let source = Source::of(files, purpose)?;
-    let parsed: Parsed = parse(&source.read()?, &provider())?;
+    let parsed: Parsed = parse(&source.read()?, &provider(), crl_grace)?;
     let checked = check(parsed, purpose, now)?;
     Ok(Inspection {
         leaf: CertificateSummary::of(&checked.server.facts),

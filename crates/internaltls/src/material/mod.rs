@@ -21,7 +21,7 @@ mod watch;
 
 pub(crate) use generation::{Generation, Purpose};
 pub(crate) use peers::Connected;
-pub use status::{CaStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
+pub use status::{CaStatus, CrlStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
 pub(crate) use store::{Reloaded, Store};
 
 #[cfg(test)]

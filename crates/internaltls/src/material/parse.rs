@@ -5,16 +5,20 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, SignatureVerificationAlgorithm};
 use rustls::sign::{CertifiedKey, SigningKey};
-use webpki::CertRevocationList;
+use webpki::CertRevocationList as WebpkiCrl;
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::source::Snapshot;
 use crate::error::{LoadError, MaterialFile, Part};
-use crate::verify::{Anchor, CertificateFacts, Lists};
+use crate::verify::{Anchor, CertificateFacts, Crl, Lists, system_time};
 
 /// A leaf with its intermediates and its key.
 #[derive(Clone)]
@@ -45,18 +49,23 @@ pub(super) struct Parsed {
 }
 
 /// The files understood, each by itself.
-pub(super) fn parse(snapshot: &Snapshot, provider: &CryptoProvider) -> Result<Parsed, LoadError> {
+pub(super) fn parse(snapshot: &Snapshot, provider: &CryptoProvider, crl_grace: Duration) -> Result<Parsed, LoadError> {
     let server = pair(snapshot, Part::Certificate, Part::Key, provider)?.ok_or(LoadError::HalfAPair)?;
     let client = pair(snapshot, Part::ClientCertificate, Part::ClientKey, provider)?;
     let ca = snapshot.one(Part::Ca);
     let anchors = ca.map(|(file, bytes)| anchors(file, bytes)).transpose()?.unwrap_or_default();
-    let lists = lists(snapshot, ca.map(|(file, _)| file), &anchors)?;
+    let lists = lists(snapshot, ca.map(|(file, _)| file), &anchors, crl_grace)?;
     Ok(Parsed { server, client, ca: ca.map(|(file, _)| file.clone()), anchors, lists })
 }
 
 /// What revokes, to be used with these anchors.
-pub(super) fn lists(snapshot: &Snapshot, ca: Option<&MaterialFile>, anchors: &[Anchor]) -> Result<Lists, LoadError> {
-    Ok(Lists { crls: crls(snapshot, ca, anchors)?, distrust: distrust(snapshot)? })
+pub(super) fn lists(
+    snapshot: &Snapshot,
+    ca: Option<&MaterialFile>,
+    anchors: &[Anchor],
+    crl_grace: Duration,
+) -> Result<Lists, LoadError> {
+    Ok(Lists { crls: crls(snapshot, ca, anchors)?, grace: crl_grace, distrust: distrust(snapshot)? })
 }
 
 fn pair(snapshot: &Snapshot, cert: Part, key: Part, provider: &CryptoProvider) -> Result<Option<Pair>, LoadError> {
@@ -134,25 +143,24 @@ fn anchor(der: CertificateDer<'static>) -> Option<Anchor> {
     Some(Anchor { anchor, facts })
 }
 
-/// A CRL with what webpki's own type does not tell.
-struct Crl {
-    list: CertRevocationList<'static>,
+/// A CRL, and what tells it from another of its issuer.
+struct FoundCrl {
+    crl: Crl,
     issued: i64,
-    signed: Signed,
+    /// The extension IssuingDistributionPoint as it is encoded: an issuer may split its list by it.
+    split: Option<Vec<u8>>,
 }
 
-/// What a signature is over, and the signature.
-struct Signed {
-    message: Vec<u8>,
-    signature: Vec<u8>,
+impl FoundCrl {
+    /// Whether both are the same list, of two moments.
+    fn is_twin(&self, other: &Self) -> bool {
+        let facts = |found: &Self| (found.crl.issuer_der.clone(), found.crl.signer, found.split.clone());
+        facts(self) == facts(other)
+    }
 }
 
-/// Newest first: of two lists of one issuer the first found counts.
-fn crls(
-    snapshot: &Snapshot,
-    ca: Option<&MaterialFile>,
-    anchors: &[Anchor],
-) -> Result<Option<Vec<CertRevocationList<'static>>>, LoadError> {
+/// The newest of each: one that is superseded must not count again when the newer is too old.
+fn crls(snapshot: &Snapshot, ca: Option<&MaterialFile>, anchors: &[Anchor]) -> Result<Option<Vec<Crl>>, LoadError> {
     let Some((first, _)) = snapshot.one(Part::Crl) else { return Ok(None) };
     let mut found = Vec::new();
     for (file, bytes) in snapshot.all(Part::Crl) {
@@ -164,38 +172,55 @@ fn crls(
             return Err(LoadError::NoCrl(file.clone()));
         }
     }
-    found.sort_by_key(|crl| std::cmp::Reverse(crl.issued));
-    if let (Some(ca), Some(bare)) = (ca, anchors.iter().find(|anchor| !found.iter().any(|crl| is_of(crl, anchor)))) {
+    let bare = (0..anchors.len()).find(|at| found.iter().all(|f| f.crl.signer != Some(*at)));
+    if let (Some(ca), Some(bare)) = (ca, bare.and_then(|at| anchors.get(at))) {
         let (crl, subject) = (first.clone(), bare.facts.subject.clone());
         return Err(LoadError::CaWithoutCrl { crl, ca: ca.clone(), subject });
     }
-    Ok(Some(found.into_iter().map(|crl| crl.list).collect()))
+    Ok(Some(newest(found).into_iter().map(|found| found.crl).collect()))
 }
 
-fn read_crl(file: &MaterialFile, der: &[u8], anchors: &[Anchor]) -> Result<Crl, LoadError> {
-    use x509_parser::prelude::FromDer;
+fn newest(mut found: Vec<FoundCrl>) -> Vec<FoundCrl> {
+    found.sort_by_key(|found| std::cmp::Reverse(found.issued));
+    let mut kept: Vec<FoundCrl> = Vec::new();
+    for next in found {
+        if !kept.iter().any(|newer| newer.is_twin(&next)) {
+            kept.push(next);
+        }
+    }
+    kept
+}
+
+fn read_crl(file: &MaterialFile, der: &[u8], anchors: &[Anchor]) -> Result<FoundCrl, LoadError> {
     let bad = |_| bad_crl(file, "it cannot be parsed");
-    let (_, parsed) = x509_parser::revocation_list::CertificateRevocationList::from_der(der).map_err(bad)?;
-    let signed =
-        Signed { message: parsed.tbs_cert_list.as_ref().to_vec(), signature: parsed.signature_value.data.to_vec() };
-    Ok(Crl { list: crl(file, der, anchors)?, issued: parsed.last_update().timestamp(), signed })
+    let (_, parsed) = CertificateRevocationList::from_der(der).map_err(bad)?;
+    let next_update = parsed.next_update().ok_or_else(|| bad_crl(file, "it names no next update"))?;
+    let crl = Crl {
+        list: crl(file, der, anchors)?,
+        issuer: parsed.issuer().to_string(),
+        issuer_der: parsed.issuer().as_raw().to_vec(),
+        next_update: system_time(next_update),
+        signer: anchors.iter().position(|anchor| is_of(&parsed, anchor)),
+    };
+    let split = parsed.extensions().iter().find(|e| e.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+    Ok(FoundCrl { crl, issued: parsed.last_update().timestamp(), split: split.map(|e| e.value.to_vec()) })
 }
 
 /// Whether the CA issued the list. Two CAs may have one name, as after a roll-over: only the signature tells them apart.
-fn is_of(crl: &Crl, anchor: &Anchor) -> bool {
-    *crl.list.issuer() == *anchor.anchor.subject && signed_by(&crl.signed, &anchor.facts.public_key)
+fn is_of(crl: &CertificateRevocationList<'_>, anchor: &Anchor) -> bool {
+    crl.issuer().as_raw() == anchor.facts.subject_der && signed_by(crl, &anchor.facts.public_key)
 }
 
 /// In whichever way: the path builder asks for the algorithm that the list names.
-fn signed_by(signed: &Signed, key: &[u8]) -> bool {
-    let fits =
-        |alg: &&dyn SignatureVerificationAlgorithm| alg.verify_signature(key, &signed.message, &signed.signature);
+fn signed_by(crl: &CertificateRevocationList<'_>, key: &[u8]) -> bool {
+    let (message, signature) = (crl.tbs_cert_list.as_ref(), &crl.signature_value.data);
+    let fits = |alg: &&dyn SignatureVerificationAlgorithm| alg.verify_signature(key, message, signature);
     webpki::ALL_VERIFICATION_ALGS.iter().any(|alg| fits(alg).is_ok())
 }
 
-fn crl(file: &MaterialFile, der: &[u8], anchors: &[Anchor]) -> Result<CertRevocationList<'static>, LoadError> {
+fn crl(file: &MaterialFile, der: &[u8], anchors: &[Anchor]) -> Result<WebpkiCrl<'static>, LoadError> {
     let list = webpki::OwnedCertRevocationList::from_der(der).map_err(|error| bad_crl(file, crl_words(&error)))?;
-    let list = CertRevocationList::from(list);
+    let list = WebpkiCrl::from(list);
     // webpki asks this of intermediates only: the KeyUsage of an anchor is not known to it.
     let may_not =
         |a: &Anchor| *a.anchor.subject == *list.issuer() && a.facts.key_usage.is_some_and(|usage| !usage.crl_sign);

@@ -40,6 +40,8 @@ pub struct MaterialStatus {
     pub leaf: LeafStatus,
     /// Its trust anchors.
     pub cas: Vec<CaStatus>,
+    /// Its revocation lists; empty where none are configured.
+    pub crls: Vec<CrlStatus>,
     /// How the last attempt to read the files ended.
     pub last_reload: ReloadStatus,
     /// Since when disk and served differ; `None` while they agree.
@@ -76,6 +78,18 @@ pub struct CaStatus {
     /// Its end.
     #[serde(serialize_with = "text")]
     pub not_after: SystemTime,
+}
+
+/// A revocation list in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CrlStatus {
+    /// Its issuer's distinguished name.
+    pub issuer: String,
+    /// When the next one was or is due.
+    #[serde(serialize_with = "text")]
+    pub next_update: SystemTime,
+    /// `fresh`, `late` (the next one is due, within the grace) or `too-old` (new handshakes that need it are refused).
+    pub state: &'static str,
 }
 
 /// How an attempt to read the files ended.

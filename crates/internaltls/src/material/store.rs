@@ -21,7 +21,7 @@ use super::generation::{Generation, Purpose, Surroundings, build, provider};
 use super::parse::{self, Pair, parse};
 use super::peers::{self, Connected};
 use super::source::{Content, Snapshot, Source};
-use super::status::{CaStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
+use super::status::{CaStatus, CrlStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
 use super::trial;
 use super::watch::Watch;
 use crate::clock::Clock;
@@ -30,7 +30,7 @@ use crate::error::{LoadError, MaterialFile, Part, chain};
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
 use crate::verify::CertificateFacts;
-use crate::verify::{Anchor, KeyRing, Lists, Notices, Vouched};
+use crate::verify::{Anchor, Crl, KeyRing, Lists, Notices, Vouched};
 
 /// Leaves warned of, at most: after that they are only counted.
 const WARNED_LEAVES: usize = 1024;
@@ -161,6 +161,7 @@ impl Store {
             provider: Arc::new(provider()),
             clock,
             ring: Arc::new(KeyRing::default()),
+            crl_grace: reload.crl_grace,
             notices: Arc::clone(&notices) as Arc<dyn Notices>,
         };
         let ended = CancellationToken::new();
@@ -230,6 +231,7 @@ impl Store {
                 not_after: leaf.not_after,
             },
             cas: cas(&generation),
+            crls: crls(&generation.trust.lists, self.around.clock.now()),
             last_reload: told.last,
             differs_since: told.differs_since,
             layout: generation.layout.clone(),
@@ -360,7 +362,7 @@ impl Store {
         if lists == turn.served.lists {
             return;
         }
-        let built = parse::lists(&snapshot, self.source.get(Part::Ca), &turn.kept.anchors)
+        let built = parse::lists(&snapshot, self.source.get(Part::Ca), &turn.kept.anchors, self.around.crl_grace)
             .and_then(|parsed| build(turn.kept.with(parsed), self.current().number + 1, &self.around));
         match built {
             Ok(generation) => {
@@ -480,6 +482,16 @@ fn cas(generation: &Generation) -> Vec<CaStatus> {
     anchors.map(|anchor| ca(&anchor.facts)).collect()
 }
 
+fn crls(lists: &Lists, now: SystemTime) -> Vec<CrlStatus> {
+    let state = |crl: &Crl| match (crl.is_too_old(now, lists.grace), crl.is_late(now)) {
+        (true, _) => "too-old",
+        (_, true) => "late",
+        _ => "fresh",
+    };
+    let status = |crl: &Crl| CrlStatus { issuer: crl.issuer.clone(), next_update: crl.next_update, state: state(crl) };
+    lists.crls.iter().flatten().map(status).collect()
+}
+
 fn ca(facts: &CertificateFacts) -> CaStatus {
     CaStatus { subject: facts.subject.clone(), sha256: facts.fingerprint(), not_after: facts.not_after }
 }
@@ -495,7 +507,7 @@ fn prepare(
     served: Option<&Generation>,
     number: u64,
 ) -> Result<Prepared, LoadError> {
-    let parsed = parse(snapshot, &around.provider)?;
+    let parsed = parse(snapshot, &around.provider, around.crl_grace)?;
     let checked = check(parsed, &around.purpose, around.clock.now())?;
     let keys = checked.keys();
     let leaf = checked.server.certificate.clone();

@@ -160,7 +160,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn system_time(time: ASN1Time) -> SystemTime {
+/// A year before 1970 or beyond what is known is 1970.
+pub(crate) fn system_time(time: ASN1Time) -> SystemTime {
     let seconds = time.timestamp();
     let by = Duration::from_secs(seconds.unsigned_abs());
     let time = if seconds < 0 { UNIX_EPOCH.checked_sub(by) } else { UNIX_EPOCH.checked_add(by) };

@@ -12,6 +12,6 @@ mod path;
 mod trust;
 mod verifier;
 
-pub(crate) use facts::{CertificateFacts, sha256};
-pub(crate) use trust::{Anchor, Expected, KeyRing, Lists, PeerSide, Rules, Trust, Vouched};
+pub(crate) use facts::{CertificateFacts, sha256, system_time};
+pub(crate) use trust::{Anchor, Crl, Expected, KeyRing, Lists, PeerSide, Rules, Trust, Vouched};
 pub(crate) use verifier::{ClientSide, Notices, ServerSide};

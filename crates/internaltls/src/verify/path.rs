@@ -9,7 +9,7 @@ use webpki::{
 };
 
 use super::facts::CertificateFacts;
-use super::trust::{Anchor, Lists, Trust};
+use super::trust::{Anchor, Crl, Lists, Trust};
 use crate::clock::{system, unix};
 use crate::error::Reason;
 
@@ -27,40 +27,121 @@ pub(super) fn verify(
     if trust.lists.distrust.contains(&facts.spki_sha256) {
         return Err(Reason::Distrusted);
     }
-    let anchors: Vec<TrustAnchor<'_>> =
-        trust.anchors.iter().filter(|a| a.valid_at(now) && a.may_sign()).map(|a| a.anchor.clone()).collect();
-    let crls: Option<Vec<&CertRevocationList<'_>>> = trust.lists.crls.as_ref().map(|crls| crls.iter().collect());
-    let revocation = crls.as_deref().map(revocation).transpose()?;
     let end_entity = EndEntityCert::try_from(leaf).map_err(|_| Reason::BadEncoding)?;
-    let distrust_met = Cell::new(false);
-    let limits = |path: &VerifiedPath<'_>| {
-        let judged = within(trust, path);
-        distrust_met.set(distrust_met.get() || judged == Err(webpki::Error::CertDistrusted));
-        judged
+    let search = Search { trust, end_entity, sent, facts, now };
+    let mut refused = Reason::UnknownIssuer;
+    for only in search.anchors() {
+        match search.among(only) {
+            Ok(not_after) => return Ok(not_after),
+            Err(reason) => refused = graver(refused, reason),
+        }
+    }
+    Err(refused)
+}
+
+/// Of two refusals by CAs of one name, the one that tells more.
+fn graver(one: Reason, other: Reason) -> Reason {
+    let weight = |reason: &Reason| match reason {
+        Reason::Distrusted | Reason::Revoked => 2,
+        Reason::UnknownIssuer | Reason::BadSignature => 0,
+        _ => 1,
     };
-    let found = end_entity.verify_for_usage(
-        webpki::ALL_VERIFICATION_ALGS,
-        &anchors,
-        sent,
-        unix(now),
-        AnyUsage,
-        revocation,
-        Some(&limits),
-    );
-    let found = found.map_err(|error| match error {
-        // webpki goes on to other paths, and tells of the last or the gravest: a peer that sends an expired certificate beside
-        // must not turn what is meant into what may be an accident.
-        _ if distrust_met.get() => Reason::Distrusted,
-        _ if listed(trust, &end_entity) => Reason::Revoked,
-        error => why(error, trust, facts, sent, now),
-    })?;
-    Ok(smallest_not_after(trust, &found, facts))
+    if weight(&one) > weight(&other) { one } else { other }
+}
+
+/// The search for the path of one leaf.
+struct Search<'a> {
+    trust: &'a Trust,
+    end_entity: EndEntityCert<'a>,
+    sent: &'a [CertificateDer<'a>],
+    facts: &'a CertificateFacts,
+    now: SystemTime,
+}
+
+impl Search<'_> {
+    /// All anchors together; or one by one where two have one name, for webpki knows lists by the name of their issuer.
+    fn anchors(&self) -> Vec<Option<usize>> {
+        let anchors = &self.trust.anchors;
+        let named = |name: &[u8]| anchors.iter().filter(|a| a.facts.subject_der == name).count();
+        let listed = self.trust.lists.crls.is_some();
+        if listed && anchors.iter().any(|a| named(&a.facts.subject_der) > 1) {
+            (0..anchors.len()).map(Some).collect()
+        } else {
+            vec![None]
+        }
+    }
+
+    /// Paths to one anchor, or to any.
+    fn among(&self, only: Option<usize>) -> Result<SystemTime, Reason> {
+        let Self { trust, now, .. } = *self;
+        let meant = |at: usize| only.is_none_or(|only| only == at);
+        let fit = |(at, anchor): &(usize, &Anchor)| meant(*at) && anchor.valid_at(now) && anchor.may_sign();
+        let anchors: Vec<TrustAnchor<'_>> =
+            trust.anchors.iter().enumerate().filter(fit).map(|(_, anchor)| anchor.anchor.clone()).collect();
+        let usable = |crl: &&Crl| crl.signer.is_none_or(meant) && !crl.is_too_old(now, trust.lists.grace);
+        let crls: Option<Vec<&CertRevocationList<'_>>> =
+            trust.lists.crls.as_ref().map(|crls| crls.iter().filter(usable).map(|crl| &crl.list).collect());
+        let found = self.path(&anchors, crls.as_deref())?;
+        if crls.is_some_and(|crls| crls.is_empty()) {
+            return Err(self.untold("there is no CRL"));
+        }
+        Ok(found)
+    }
+
+    fn path(
+        &self,
+        anchors: &[TrustAnchor<'_>],
+        crls: Option<&[&CertRevocationList<'_>]>,
+    ) -> Result<SystemTime, Reason> {
+        let Self { trust, end_entity, sent, facts, now } = self;
+        let revocation = crls.filter(|crls| !crls.is_empty()).map(revocation).transpose()?;
+        let distrust_met = Cell::new(false);
+        let limits = |path: &VerifiedPath<'_>| {
+            let judged = within(trust, path);
+            distrust_met.set(distrust_met.get() || judged == Err(webpki::Error::CertDistrusted));
+            judged
+        };
+        let found = end_entity.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            anchors,
+            sent,
+            unix(*now),
+            AnyUsage,
+            revocation,
+            Some(&limits),
+        );
+        let found = found.map_err(|error| match error {
+            // webpki goes on to other paths, and tells of the last or the gravest: a peer that sends an expired certificate
+            // beside must not turn what is meant into what may be an accident.
+            _ if distrust_met.get() => Reason::Distrusted,
+            _ if listed(trust, end_entity) => Reason::Revoked,
+            webpki::Error::UnknownRevocationStatus => self.untold("no CRL of its issuer is at hand"),
+            error => why(error, trust, facts, sent, *now),
+        })?;
+        Ok(smallest_not_after(trust, &found, facts))
+    }
+
+    /// Why no list tells whether the leaf is good: the one that would is too old, or there is none.
+    fn untold(&self, otherwise: &'static str) -> Reason {
+        if listed(self.trust, &self.end_entity) {
+            return Reason::Revoked;
+        }
+        let issuers = issuers(self.facts, self.sent);
+        let lists = &self.trust.lists;
+        let too_old = |crl: &&Crl| crl.is_too_old(self.now, lists.grace) && issuers.contains(&crl.issuer_der);
+        match lists.crls.iter().flatten().find(too_old) {
+            Some(crl) => Reason::StaleCrl { issuer: crl.issuer.clone(), next_update: crl.next_update },
+            None => Reason::UnknownRevocation(otherwise),
+        }
+    }
 }
 
 /// Whether a CRL in the name of the leaf's issuer lists it. Asked only of a leaf that is refused already.
 fn listed(trust: &Trust, leaf: &EndEntityCert<'_>) -> bool {
     let crls = trust.lists.crls.iter().flatten();
-    crls.filter(|crl| crl.issuer() == leaf.issuer()).any(|crl| matches!(crl.find_serial(leaf.serial()), Ok(Some(_))))
+    crls.map(|crl| &crl.list)
+        .filter(|crl| crl.issuer() == leaf.issuer())
+        .any(|crl| matches!(crl.find_serial(leaf.serial()), Ok(Some(_))))
 }
 
 /// Usages are asked of the leaf alone, by us: webpki would pass one that names none. Of an intermediate they are not asked.
@@ -72,10 +153,10 @@ impl ExtendedKeyUsageValidator for AnyUsage {
     }
 }
 
-/// Every certificate of the path is looked up; none or a stale list is a refusal.
+/// Every certificate of the path is looked up, and not to be found is a refusal. Lists that are too old are not among these.
 fn revocation<'a>(crls: &'a [&'a CertRevocationList<'a>]) -> Result<RevocationOptions<'a>, Reason> {
     let builder = RevocationOptionsBuilder::new(crls).map_err(|_| Reason::UnknownRevocation("there is no CRL"))?;
-    Ok(builder.with_status_policy(UnknownStatusPolicy::Deny).with_expiration_policy(ExpirationPolicy::Enforce).build())
+    Ok(builder.with_status_policy(UnknownStatusPolicy::Deny).with_expiration_policy(ExpirationPolicy::Ignore).build())
 }
 
 /// Our limits on a path that webpki finds good. An error sends it to look for another.
@@ -130,8 +211,6 @@ fn why(
         E::CertNotValidYet { not_before, .. } => Reason::NotYetValid { not_before: system(not_before) },
         E::CertRevoked => Reason::Revoked,
         E::CertDistrusted => Reason::Distrusted,
-        E::UnknownRevocationStatus => Reason::UnknownRevocation("no CRL of its issuer is at hand"),
-        E::CrlExpired { .. } => Reason::UnknownRevocation("the CRL of its issuer is past its next update"),
         E::InvalidCrlSignatureForPublicKey => Reason::UnknownRevocation("the CRL is not signed by its issuer"),
         E::IssuerNotCrlSigner => Reason::UnknownRevocation("its issuer may not sign CRLs"),
         E::InvalidSignatureForPublicKey => Reason::BadSignature,
@@ -158,7 +237,12 @@ fn why(
 
 /// Whether an anchor that is out of date bears the name of an issuer in the chain.
 fn stale_anchor(trust: &Trust, leaf: &CertificateFacts, sent: &[CertificateDer<'_>], now: SystemTime) -> bool {
-    let above = sent.iter().filter_map(|der| CertificateFacts::read(der).ok()).map(|facts| facts.issuer_der);
-    let issuers: Vec<_> = above.chain([leaf.issuer_der.clone()]).collect();
+    let issuers = issuers(leaf, sent);
     trust.anchors.iter().any(|anchor| !anchor.valid_at(now) && issuers.contains(&anchor.facts.subject_der))
+}
+
+/// The names of all issuers in a chain.
+fn issuers(leaf: &CertificateFacts, sent: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
+    let above = sent.iter().filter_map(|der| CertificateFacts::read(der).ok()).map(|facts| facts.issuer_der);
+    above.chain([leaf.issuer_der.clone()]).collect()
 }

@@ -4,7 +4,7 @@
 //! CA signed can make us look at the disk again.
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor};
@@ -65,11 +65,38 @@ impl Anchor {
     }
 }
 
+/// A revocation list, with what webpki's own type does not tell.
+#[derive(Debug)]
+pub(crate) struct Crl {
+    pub(crate) list: CertRevocationList<'static>,
+    /// The issuer's distinguished name, for people.
+    pub(crate) issuer: String,
+    /// The same as it is encoded.
+    pub(crate) issuer_der: Vec<u8>,
+    pub(crate) next_update: SystemTime,
+    /// Which of the anchors signed it: two may have one name.
+    pub(crate) signer: Option<usize>,
+}
+
+impl Crl {
+    /// Whether the next one should be here.
+    pub(crate) fn is_late(&self, now: SystemTime) -> bool {
+        now >= self.next_update
+    }
+
+    /// Whether it says nothing any more of who is good. Whom it lists it still lists.
+    pub(crate) fn is_too_old(&self, now: SystemTime, grace: Duration) -> bool {
+        now >= self.next_update + grace
+    }
+}
+
 /// What revokes.
 #[derive(Debug, Default)]
 pub(crate) struct Lists {
     /// `None` where no CRL path is set. Otherwise unknown means refused.
-    pub(crate) crls: Option<Vec<CertRevocationList<'static>>>,
+    pub(crate) crls: Option<Vec<Crl>>,
+    /// How long a CRL is good after its next update was due.
+    pub(crate) grace: Duration,
     /// SPKI SHA-256.
     pub(crate) distrust: HashSet<[u8; 32]>,
 }

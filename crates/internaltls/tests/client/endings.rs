@@ -194,10 +194,7 @@ async fn invariant_5_distrust_during_a_dial_is_met() {
     })
     .await;
     let status = answer.unwrap_err();
-    match std::error::Error::source(&status).and_then(|source| source.downcast_ref()) {
-        Some(ChannelError::Unreachable { reason, .. }) => assert_eq!(reason.label(), "distrusted"),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(refusal(&status), "distrusted");
     assert_eq!(dialling.registry().snapshot(), []);
     let metrics = pair.echo.mesh.telemetry().encode();
     assert!(!metrics.contains("internaltls_calls_total{role=\"proxy\",result=\"ok\"} 1"), "{metrics}");
@@ -218,4 +215,60 @@ async fn invariant_2_a_dial_overtaken_by_a_rotation_is_made_again() {
     let again = "grpc_client_tls_handshakes_total{result=\"connect\",resumed=\"false\"}";
     let dialled = async || dialling.telemetry().encode().contains(again);
     until("a dial under the new generation", dialled, |dialled| *dialled).await;
+}
+
+/// A dialling mesh with a revocation list that is due in an hour, and its clock.
+async fn listed(pair: &Pair) -> (Mesh, Arc<TestClock>) {
+    let clock = Arc::new(TestClock::at(SystemTime::now()));
+    let files = pair.client.files_with_crl(&pair.ca.crl(&[], SystemTime::now() + HOUR));
+    (Mesh::open_with(by_hand(&pair.client, files), clock.clone()).await.unwrap(), clock)
+}
+
+fn refusal(status: &Status) -> &'static str {
+    match std::error::Error::source(status).and_then(|source| source.downcast_ref()) {
+        Some(ChannelError::Unreachable { reason, .. }) => reason.label(),
+        other => panic!("{other:?}"),
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test]
+async fn a_dialler_keeps_its_connection_while_its_list_is_too_old() {
+    let pair = Pair::new().await;
+    let (dialling, clock) = listed(&pair).await;
+    let channel = pair.channel(&dialling);
+    let held = hold(&channel, &pair.echo).await;
+    clock.advance(3 * HOUR);
+    let status = call(&pair.channel(&dialling), "anew").await.unwrap_err();
+    assert_eq!(refusal(&status), "stale-crl");
+    assert!(status.message().contains("internaltls.crl.graceSeconds"), "{status}");
+    let metrics = dialling.telemetry().encode();
+    assert!(
+        metrics.contains("grpc_client_tls_handshakes_total{result=\"stale-crl\",resumed=\"false\"} 1"),
+        "{metrics}"
+    );
+    call(&channel, "on the old connection").await.unwrap();
+    pair.echo.release.notify_one();
+    held.await.unwrap().unwrap();
+    assert!(!dialling.telemetry().encode().contains("reason="), "{}", dialling.telemetry().encode());
+    pair.client.files_with_crl(&pair.ca.crl(&[], SystemTime::now() + 4 * HOUR));
+    dialling.reload().await.unwrap();
+    call(&pair.channel(&dialling), "anew").await.unwrap();
+}
+
+#[tokio::test]
+async fn invariant_5_a_dialler_cuts_whom_its_list_names_within_a_second() {
+    let pair = Pair::new().await;
+    let (dialling, _clock) = listed(&pair).await;
+    let channel = pair.channel(&dialling);
+    let held = hold(&channel, &pair.echo).await;
+    let serial = dialling.registry().snapshot()[0].peer_serial.clone().unwrap();
+    pair.client.files_with_crl(&pair.ca.crl(&[&serial], SystemTime::now() + HOUR));
+    dialling.reload().await.unwrap();
+    let published = std::time::Instant::now();
+    assert_eq!(held.await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
+    assert!(published.elapsed() < Duration::from_secs(1), "{:?}", published.elapsed());
+    assert!(counted(&dialling, "cut", "distrusted"));
+    assert_eq!(refusal(&call(&channel, "anew").await.unwrap_err()), "revoked");
 }

@@ -3,6 +3,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use internaltls::{Files, NodeId, Role};
 use rcgen::{
@@ -81,6 +82,27 @@ impl Authority {
         format!("{:08x}", number | 0x0100_0000)
     }
 
+    /// Its revocation list, naming the leaves of these serials, as status shows them.
+    pub(crate) fn crl(&self, listed: &[&str], next_update: SystemTime) -> String {
+        let now = time::OffsetDateTime::now_utc();
+        let bytes = |serial: &str| u32::from_str_radix(serial, 16).unwrap().to_be_bytes();
+        let revoked = |serial: &&str| rcgen::RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&bytes(serial)),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: now - time::Duration::hours(1),
+            next_update: next_update.into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: listed.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.ca).unwrap().pem().unwrap()
+    }
+
     fn leaf(&self, node: &Node, number: u32) -> (String, String) {
         let mut params = CertificateParams::new(vec![format!("{}.mesh.internal", node.role)]).unwrap();
         let uri = format!("spiffe://mesh.internal/{}/{}", node.role, node.id);
@@ -105,6 +127,13 @@ impl Node {
         let list = self.folder.join("distrust");
         fs::write(&list, "# nobody\n").unwrap();
         Files { distrust: Some(list), ..self.files() }
+    }
+
+    /// The same, with this revocation list.
+    pub(crate) fn files_with_crl(&self, list: &str) -> Files {
+        let path = self.folder.join("crl.pem");
+        fs::write(&path, list).unwrap();
+        Files { crl: Some(path), ..self.files() }
     }
 
     /// Lists the keys of these certificates, PEM.

@@ -85,6 +85,15 @@ impl Authority {
     }
 
     pub(crate) fn crl(&self, serials: &[Vec<u8>], next_update: SystemTime) -> String {
+        self.signed_list(serials, SystemTime::now() - HOUR, next_update)
+    }
+
+    /// An empty list of that moment.
+    pub(crate) fn crl_from(&self, this_update: SystemTime, next_update: SystemTime) -> String {
+        self.signed_list(&[], this_update, next_update)
+    }
+
+    fn signed_list(&self, serials: &[Vec<u8>], this_update: SystemTime, next_update: SystemTime) -> String {
         let revoked = |serial: &Vec<u8>| rcgen::RevokedCertParams {
             serial_number: rcgen::SerialNumber::from_slice(serial),
             revocation_time: (SystemTime::now() - HOUR).into(),
@@ -92,7 +101,7 @@ impl Authority {
             invalidity_date: None,
         };
         let params = rcgen::CertificateRevocationListParams {
-            this_update: (SystemTime::now() - HOUR).into(),
+            this_update: this_update.into(),
             next_update: next_update.into(),
             crl_number: rcgen::SerialNumber::from(1),
             issuing_distribution_point: None,

@@ -406,7 +406,9 @@ async fn invariant_3_own_lists_are_applied_to_our_leaf() {
     told!(fails(mesh("proxy", "proxy-1"), with_crl()).await, LoadError::Untrusted { .. }, "revoked");
     stage.folder.put("crl.pem", authority("another").crl(&[], SystemTime::now() + DAY));
     told!(fails(mesh("proxy", "proxy-1"), with_crl()).await, LoadError::CaWithoutCrl { .. }, "put its CRL there");
-    stage.folder.put("crl.pem", stage.ca.crl(&[], SystemTime::now() - Duration::from_secs(60)));
+    stage
+        .folder
+        .put("crl.pem", stage.ca.crl_from(SystemTime::now() - DAY, SystemTime::now() - Duration::from_secs(3_660)));
     told!(fails(mesh("proxy", "proxy-1"), with_crl()).await, LoadError::Untrusted { .. }, "next update");
     stage.folder.put("crl.pem", stage.ca.crl(&[], SystemTime::now() + DAY));
     open(mesh("proxy", "proxy-1"), with_crl()).await.unwrap();

@@ -61,6 +61,26 @@ impl Authority {
         Leaf { cert: cert.pem(), key: key.serialize_pem() }
     }
 
+    /// Its revocation list.
+    pub(crate) fn crl(&self, listed: &[&Leaf], next_update: SystemTime) -> String {
+        let now = time::OffsetDateTime::now_utc();
+        let revoked = |leaf: &&Leaf| rcgen::RevokedCertParams {
+            serial_number: rcgen::SerialNumber::from_slice(&leaf.serial()),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: now - time::Duration::hours(1),
+            next_update: next_update.into(),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: listed.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
     /// A mesh node's leaf.
     pub(crate) fn node(&self, role: &str, node: &str) -> Leaf {
         self.leaf(&[&format!("{role}.mesh.internal")], Some(format!("spiffe://mesh.internal/{role}/{node}")))
@@ -75,6 +95,14 @@ impl Authority {
     /// A leaf with a DNS name alone, as edges and their clients have it.
     pub(crate) fn named(&self, dns: &str) -> Leaf {
         self.leaf(&[dns], None)
+    }
+}
+
+impl Leaf {
+    fn serial(&self) -> Vec<u8> {
+        let der = CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap();
+        let hex = crate::verify::CertificateFacts::read(&der).unwrap().serial;
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
     }
 }
 
@@ -115,7 +143,7 @@ impl Folder {
             ca: Some(self.path("ca.pem")),
             client_cert: None,
             client_key: None,
-            crl: None,
+            crl: Some(self.path("crl.pem")).filter(|path| path.exists()),
             distrust: Some(self.path("distrust")),
         }
     }
