@@ -19,7 +19,7 @@ use tokio::sync::watch;
 pub use crate::ending::EndReason;
 use crate::ending::{Activity, Fate, Making, Neighbour, by_time, has_room, replaced_by_dialler};
 use crate::identity::Identity;
-use crate::telemetry::{Surface, Telemetry};
+use crate::telemetry::{Reading, Surface, Telemetry};
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -501,7 +501,11 @@ impl Registry {
 
     fn of(surface: Surface, telemetry: Telemetry) -> Self {
         let (live, succession, departed) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
-        Self { shelf: Arc::new(Shelf { live, next: AtomicU64::new(1), succession, departed, telemetry, surface }) }
+        let next = AtomicU64::new(1);
+        let shelf = Arc::new(Shelf { live, next, succession, departed, telemetry: telemetry.clone(), surface });
+        let asked = Arc::downgrade(&shelf);
+        telemetry.ask(move || asked.upgrade().map(|shelf| Self { shelf }.readings()));
+        Self { shelf }
     }
 
     /// Which side of the process its connections are on.
@@ -532,6 +536,27 @@ impl Registry {
     /// All live connections, oldest first.
     pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
         self.shelf.lock().all.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// How many connections live, by the number of the generation of ours that they were made under; 0 without TLS.
+    #[must_use]
+    pub fn by_generation(&self) -> BTreeMap<u64, usize> {
+        let mut counts = BTreeMap::new();
+        self.connections().iter().for_each(|c| *counts.entry(c.facts.generation).or_default() += 1);
+        counts
+    }
+
+    fn readings(&self) -> Vec<Reading> {
+        let labels = |generation: u64| {
+            vec![("surface", self.surface().label().to_owned()), ("generation", generation.to_string())]
+        };
+        let reading = |(generation, count)| Reading {
+            name: "internaltls_connections_by_generation",
+            help: "Live connections, by the generation that they were made under",
+            labels: labels(generation),
+            value: count as f64,
+        };
+        self.by_generation().into_iter().map(reading).collect()
     }
 
     /// Ends what must end by the wall clock: a connection drains within `grace` of its path's end, and is cut at it.

@@ -8,6 +8,7 @@
 //!    that pinned the old one keep their connection. A client that the newest CA bundle no longer accepts is drained, a distrusted one cut.
 //! 4. Handshakes are bounded as in the mesh. Message sizes are the services' own to limit.
 //! 5. Who may do what is the services' to say: a client certificate proves a name and grants nothing.
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -208,6 +209,12 @@ impl Edge {
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionStatus> {
         self.registry.snapshot()
+    }
+
+    /// How many of them were made under which generation.
+    #[must_use]
+    pub fn connections_by_generation(&self) -> BTreeMap<u64, usize> {
+        self.registry.by_generation()
     }
 
     /// The metrics that it counts into.

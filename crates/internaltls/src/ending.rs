@@ -43,7 +43,6 @@ pub enum EndReason {
 
 impl EndReason {
     /// All of them, in the order of their names.
-    #[cfg(test)]
     pub(crate) const ALL: [Self; 10] = [
         Self::Distrusted,
         Self::DrainTimeout,

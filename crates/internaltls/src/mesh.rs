@@ -1,4 +1,5 @@
 //! The facade: one process's part in the mesh.
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::identity::{Role, role_name};
 use crate::material::{Connected, MaterialStatus, Purpose, Reloaded, Store};
 use crate::server::service::erase;
 use crate::server::{self, ServerBuilder};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Ended, Telemetry};
 use crate::ticker;
 
 /// One process's part in the mesh: its material, and every listener and dialer that uses it. Cheap to clone; clones are
@@ -70,6 +71,10 @@ pub struct MeshStatus {
     pub material: Option<MaterialStatus>,
     /// Every live connection, inbound and outbound, oldest first.
     pub connections: Vec<ConnectionStatus>,
+    /// How many of them were made under which generation.
+    pub connections_by_generation: BTreeMap<u64, usize>,
+    /// How many connections were ended, by reason.
+    pub ended: Ended,
 }
 
 impl fmt::Debug for Mesh {
@@ -173,13 +178,15 @@ impl Mesh {
     /// Material and connections of now.
     #[must_use]
     pub fn status(&self) -> MeshStatus {
-        let Inner { config, store, registry, .. } = &*self.inner;
+        let Inner { config, store, registry, telemetry, .. } = &*self.inner;
         MeshStatus {
             role: config.role.to_string(),
             node: config.node.to_string(),
             security: if store.is_some() { "tls" } else { "plaintext" },
             material: store.as_ref().map(|store| store.status()),
             connections: registry.snapshot(),
+            connections_by_generation: registry.by_generation(),
+            ended: telemetry.ended(),
         }
     }
 

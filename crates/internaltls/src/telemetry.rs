@@ -4,23 +4,95 @@
 //!    `result` and `resumed` (and on a listener `surface`, mesh or edge); everything else begins with `internaltls_`.
 //! 2. Labels are bounded: results and reasons are words of this crate, roles are those a CA of ours has signed.
 //!    No address, no node id and no text of a peer becomes a label.
-//! 3. Counting takes no lock that an encoder holds for long; what counts per call is resolved once per connection.
+//!    The CAs that days are told of are those of our own bundle.
+//! 3. Numbers of now, such as days left, are asked for when somebody looks.
+//! 4. Counting takes no lock that an encoder holds for long; what counts per call is resolved once per connection.
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
+
+use crate::ending::EndReason;
 
 type Words<const N: usize> = [(&'static str, &'static str); N];
 type Names = [(&'static str, String); 2];
 type Counters<const N: usize> = Family<Words<N>, Counter>;
 
-const SECONDS_A_DAY: f64 = 86_400.0;
+/// A number of now.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reading {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) labels: Vec<(&'static str, String)>,
+    pub(crate) value: f64,
+}
+
+/// Gives the numbers of now, or nothing when what it tells of has gone.
+type Reader = Box<dyn Fn() -> Option<Vec<Reading>> + Send + Sync>;
+
+/// Everyone who is asked.
+#[derive(Clone, Default)]
+struct Readers(Arc<Mutex<Vec<Reader>>>);
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").finish_non_exhaustive()
+    }
+}
+
+impl Readers {
+    /// What all of them tell, by name. Those that have gone are forgotten.
+    fn ask(&self) -> BTreeMap<&'static str, Vec<Reading>> {
+        let mut told = BTreeMap::<_, Vec<_>>::new();
+        let mut take = |reading: Reading| told.entry(reading.name).or_default().push(reading);
+        let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.retain(|reader| {
+            reader().is_some_and(|readings| {
+                readings.into_iter().for_each(&mut take);
+                true
+            })
+        });
+        told
+    }
+}
+
+impl Collector for Readers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, readings) in self.ask() {
+            let help = readings.first().map_or("", |reading| reading.help);
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for Reading { labels, value, .. } in &readings {
+                family.encode_family(labels)?.encode_gauge(value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many connections were ended, by reason, since the process started. Of the mesh and the edge together where they
+/// share their metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Ended {
+    /// Told to finish.
+    pub drained: BTreeMap<&'static str, u64>,
+    /// Closed at once.
+    pub cut: BTreeMap<&'static str, u64>,
+}
+
+fn by_reason(counters: &Counters<1>) -> BTreeMap<&'static str, u64> {
+    let count = |reason: &EndReason| Some((reason.label(), counters.get(&[("reason", reason.label())])?.get()));
+    EndReason::ALL.iter().filter_map(count).collect()
+}
 
 /// Which side of a process a number is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +102,7 @@ pub(crate) enum Surface {
 }
 
 impl Surface {
-    fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Mesh => "mesh",
             Self::Edge => "edge",
@@ -42,6 +114,7 @@ impl Surface {
 #[derive(Clone)]
 pub struct Telemetry {
     registry: Arc<Registry>,
+    readers: Readers,
     server_handshakes: Counters<3>,
     client_handshakes: Counters<2>,
     connections: Family<Words<2>, Gauge>,
@@ -51,9 +124,6 @@ pub struct Telemetry {
     accept_errors: Counters<1>,
     policy_refusals: Family<[(&'static str, String); 1], Counter>,
     reloads: Counters<2>,
-    generation: Family<Words<1>, Gauge>,
-    days_left: Family<Words<2>, Gauge<f64, AtomicU64>>,
-    differs: Family<Words<1>, Gauge>,
     without_client_auth: Counter,
     trials: Counters<2>,
 }
@@ -94,9 +164,6 @@ impl Telemetry {
         let accept_errors = add(r, "internaltls_accept_errors", "Errors of accept, by kind");
         let policy_refusals = add(r, "internaltls_policy_refusals", "Calls that policy refused, by the caller's role");
         let reloads = add(r, "internaltls_reloads", "Attempts to read the material again, by result");
-        let generation = add(r, "internaltls_generation", "Number of the generation in use");
-        let days_left = add(r, "internaltls_days_left", "Days until a certificate in use expires");
-        let differs = add(r, "internaltls_material_differs", "1 while disk and what is served differ");
         let without_client_auth = add(
             r,
             "internaltls_clients_without_client_auth",
@@ -104,8 +171,11 @@ impl Telemetry {
         );
         let trials =
             add(r, "internaltls_trials", "Questions whether a certificate would be accepted, by side and result");
+        let readers = Readers::default();
+        r.register_collector(Box::new(readers.clone()));
         Self {
             registry: Arc::new(std::mem::take(r)),
+            readers,
             server_handshakes,
             client_handshakes,
             connections,
@@ -115,9 +185,6 @@ impl Telemetry {
             accept_errors,
             policy_refusals,
             reloads,
-            generation,
-            days_left,
-            differs,
             without_client_auth,
             trials,
         }
@@ -130,6 +197,17 @@ impl Telemetry {
         // Writing into a String cannot fail, and an encoder of our own metrics has no other error.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// How many connections were ended, by reason.
+    #[must_use]
+    pub fn ended(&self) -> Ended {
+        Ended { drained: by_reason(&self.drained), cut: by_reason(&self.cut) }
+    }
+
+    /// Asks `reader` for its numbers whenever somebody looks, until it has none to give.
+    pub(crate) fn ask(&self, reader: impl Fn() -> Option<Vec<Reading>> + Send + Sync + 'static) {
+        self.readers.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(reader));
     }
 
     /// A listener ended a handshake. `result` is `ok` or a reason's label.
@@ -186,27 +264,6 @@ impl Telemetry {
         self.reloads.get_or_create(&[("material", material), ("result", result)]).inc();
     }
 
-    /// A generation was published.
-    pub(crate) fn generation(&self, material: &'static str, number: u64) {
-        self.generation.get_or_create(&[("material", material)]).set(i64::try_from(number).unwrap_or(i64::MAX));
-    }
-
-    /// How long a certificate in use still lasts. `certificate` is `leaf` or `ca` (the first to expire).
-    pub(crate) fn days_left(
-        &self,
-        material: &'static str,
-        certificate: &'static str,
-        now: SystemTime,
-        not_after: SystemTime,
-    ) {
-        self.days_left.get_or_create(&[("material", material), ("certificate", certificate)]).set(days(now, not_after));
-    }
-
-    /// Whether disk and what is served differ now.
-    pub(crate) fn differs(&self, material: &'static str, differs: bool) {
-        self.differs.get_or_create(&[("material", material)]).set(i64::from(differs));
-    }
-
     /// A peer was asked about a candidate of ours, or asked about its own. `side` is `asked` or `answered`.
     pub(crate) fn trial(&self, side: &'static str, result: &'static str) {
         self.trials.get_or_create(&[("side", side), ("result", result)]).inc();
@@ -237,15 +294,6 @@ fn handshake(result: &'static str, resumed: bool) -> Words<2> {
     [("result", result), ("resumed", if resumed { "true" } else { "false" })]
 }
 
-/// Days from `now` to `not_after`, negative once it has passed.
-fn days(now: SystemTime, not_after: SystemTime) -> f64 {
-    let seconds = |d: Duration| d.as_secs_f64() / SECONDS_A_DAY;
-    match not_after.duration_since(now) {
-        Ok(left) => seconds(left),
-        Err(past) => -seconds(past.duration()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,9 +321,30 @@ mod tests {
     }
 
     #[test]
-    fn days_left_go_below_zero() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        assert!((days(now, now + Duration::from_secs(129_600)) - 1.5).abs() < 1e-9);
-        assert!((days(now, now - Duration::from_secs(86_400)) + 1.0).abs() < 1e-9);
+    fn readings_are_taken_when_somebody_looks() {
+        let telemetry = Telemetry::new();
+        let source = Arc::new(Mutex::new(1.0));
+        let asked = Arc::downgrade(&source);
+        let labels = || vec![("surface", "mesh".to_owned())];
+        telemetry.ask(move || {
+            let value = *asked.upgrade()?.lock().unwrap();
+            Some(vec![Reading { name: "internaltls_of_now", help: "A number", labels: labels(), value }])
+        });
+        assert!(telemetry.encode().contains("internaltls_of_now{surface=\"mesh\"} 1"), "{}", telemetry.encode());
+        *source.lock().unwrap() = 2.0;
+        assert!(telemetry.encode().contains("internaltls_of_now{surface=\"mesh\"} 2"), "{}", telemetry.encode());
+        drop(source);
+        assert!(!telemetry.encode().contains("internaltls_of_now{"), "its source has gone");
+    }
+
+    #[test]
+    fn ends_are_told_by_reason() {
+        let telemetry = Telemetry::new();
+        telemetry.drained("rotation");
+        telemetry.drained("rotation");
+        telemetry.cut("distrusted");
+        let ended = telemetry.ended();
+        assert_eq!(ended.drained.into_iter().collect::<Vec<_>>(), [("rotation", 2)]);
+        assert_eq!(ended.cut.into_iter().collect::<Vec<_>>(), [("distrusted", 1)]);
     }
 }

@@ -25,7 +25,8 @@ async fn run(store: Weak<Store>, registry: Registry, clock: Arc<dyn Clock>, grac
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(_store) = store.upgrade() else { return };
+        let Some(store) = store.upgrade() else { return };
+        store.look_at_the_clock();
         registry.expire(clock.now(), grace);
     }
 }

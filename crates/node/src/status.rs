@@ -38,8 +38,12 @@ impl Source {
 
     /// The edge's material; null where there is no edge, or no TLS at it.
     fn edge(&self) -> Value {
-        let status = self.edge.as_ref().and_then(Edge::status);
-        serde_json::to_value(status).unwrap_or_default()
+        let Some((edge, status)) = self.edge.as_ref().and_then(|edge| Some((edge, edge.status()?))) else {
+            return Value::Null;
+        };
+        let mut document = serde_json::to_value(status).unwrap_or_default();
+        document["connections_by_generation"] = json!(edge.connections_by_generation());
+        document
     }
 }
 

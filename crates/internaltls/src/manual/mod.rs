@@ -7,3 +7,6 @@ pub mod rotation {}
 
 #[doc = include_str!("failures.md")]
 pub mod failures {}
+
+#[doc = include_str!("alarm.md")]
+pub mod alarm {}

@@ -52,6 +52,8 @@ pub(crate) struct Generation {
     /// `None` at an edge.
     pub(crate) layout: Option<Layout>,
     pub(crate) leaf: CertificateFacts,
+    /// The leaf to dial with, where it is another.
+    pub(crate) client_leaf: Option<CertificateFacts>,
     pub(crate) server: Arc<ServerConfig>,
     /// `None` at an edge.
     pub(crate) client: Option<Arc<ClientConfig>>,
@@ -125,6 +127,7 @@ pub(super) fn build(checked: Checked, number: u64, around: &Surroundings) -> Res
     let dialer = checked.dialer().clone();
     let trust = Arc::new(Trust { anchors: checked.anchors, lists: checked.lists, rules });
     let file = checked.server.certificate;
+    let client_leaf = checked.client.map(|pair| pair.facts);
     let own_name = own_name(&around.purpose, checked.layout.as_ref());
     let failed = |source| LoadError::Config { file: file.clone(), source };
     let resolver = Arc::new(OwnName { own_name: own_name.clone(), key: checked.server.certified });
@@ -138,6 +141,7 @@ pub(super) fn build(checked: Checked, number: u64, around: &Surroundings) -> Res
         loaded_at: around.clock.now(),
         layout: checked.layout,
         leaf: checked.server.facts,
+        client_leaf,
         server: Arc::new(server),
         client,
         trust,

@@ -7,6 +7,7 @@
 //!
 //! Parts, in the order that material takes: `source` reads, `parse` understands, `check` judges, `generation` builds,
 //! `trial` tries, `store` publishes, `watch` notices; `status` tells, `inspect` judges for tools.
+mod alarm;
 mod check;
 mod generation;
 mod hops;

@@ -1,9 +1,10 @@
 //! What is served, told to people and tools. Serialises to the status document; times are RFC 3339, UTC.
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
 use crate::clock::rfc3339;
+use crate::verify::{CertificateFacts, Crl};
 
 /// How certificates are laid out over the nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,6 +39,8 @@ pub struct MaterialStatus {
     pub loaded_at: SystemTime,
     /// Its leaf.
     pub leaf: LeafStatus,
+    /// The separate leaf that it dials with, where there is one.
+    pub client_leaf: Option<LeafStatus>,
     /// Its trust anchors.
     pub cas: Vec<CaStatus>,
     /// Its revocation lists; empty where none are configured.
@@ -47,6 +50,8 @@ pub struct MaterialStatus {
     /// Since when disk and served differ; `None` while they agree.
     #[serde(serialize_with = "maybe_text")]
     pub differs_since: Option<SystemTime>,
+    /// How many seconds that is by now; 0 while they agree.
+    pub differs_seconds: u64,
     /// The mesh's layout; `None` at an edge.
     pub layout: Option<Layout>,
 }
@@ -66,6 +71,28 @@ pub struct LeafStatus {
     /// Its end.
     #[serde(serialize_with = "text")]
     pub not_after: SystemTime,
+    /// Whole days until then; below 0 it has passed.
+    pub days_left: i64,
+}
+
+impl LeafStatus {
+    pub(super) fn of(facts: &CertificateFacts, now: SystemTime) -> Self {
+        Self {
+            serial: facts.serial.clone(),
+            sha256: facts.fingerprint(),
+            sans: facts.sans.clone(),
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+            days_left: days_left(now, facts.not_after),
+        }
+    }
+}
+
+/// Rounded down, so that the last day is 0 and -1 means that it is over.
+fn days_left(now: SystemTime, not_after: SystemTime) -> i64 {
+    const DAY: u64 = 86_400;
+    let days = |span: Duration| i64::try_from(span.as_secs() / DAY).unwrap_or(i64::MAX);
+    not_after.duration_since(now).map_or_else(|past| -1 - days(past.duration()), days)
 }
 
 /// A trust anchor in use.
@@ -78,6 +105,19 @@ pub struct CaStatus {
     /// Its end.
     #[serde(serialize_with = "text")]
     pub not_after: SystemTime,
+    /// Whole days until then; below 0 it has passed.
+    pub days_left: i64,
+}
+
+impl CaStatus {
+    pub(super) fn of(facts: &CertificateFacts, now: SystemTime) -> Self {
+        Self {
+            subject: facts.subject.clone(),
+            sha256: facts.fingerprint(),
+            not_after: facts.not_after,
+            days_left: days_left(now, facts.not_after),
+        }
+    }
 }
 
 /// A revocation list in use.
@@ -90,6 +130,17 @@ pub struct CrlStatus {
     pub next_update: SystemTime,
     /// `fresh`, `late` (the next one is due, within the grace) or `too-old` (new handshakes that need it are refused).
     pub state: &'static str,
+}
+
+impl CrlStatus {
+    pub(super) fn of(crl: &Crl, grace: Duration, now: SystemTime) -> Self {
+        let state = match (crl.is_too_old(now, grace), crl.is_late(now)) {
+            (true, _) => "too-old",
+            (_, true) => "late",
+            _ => "fresh",
+        };
+        Self { issuer: crl.issuer.clone(), next_update: crl.next_update, state }
+    }
 }
 
 /// How an attempt to read the files ended.
@@ -110,4 +161,17 @@ fn text<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Err
 
 fn maybe_text<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(rfc3339).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_day_is_day_zero() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10_000_000);
+        let hours = |n: u64| Duration::from_secs(n * 3_600);
+        assert_eq!([days_left(now, now + hours(49)), days_left(now, now + hours(23)), days_left(now, now)], [2, 0, 0]);
+        assert_eq!([days_left(now, now - hours(1)), days_left(now, now - hours(25))], [-1, -2]);
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! 1. Readers load one pointer and never wait. Turns (start, event, poll, call) come one at a time, off the async threads.
 //! 2. A set is told from the one served by a hash of its content, so that the same bytes are never a new generation.
-//! 3. A turn that fails says why in the status at once. It is logged as an error only when the same difference has
-//!    outlived a retry: a writer half done is no one's fault.
+//! 3. A turn that fails says why at once, in the status and as a warning with all causes, each reason once. It is logged as an
+//!    error only when the same difference has outlived a retry: a writer half done is no one's fault.
 //! 4. The task that watches holds the store weakly: dropping the store ends it.
 use std::collections::HashSet;
 use std::fmt;
@@ -16,6 +16,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::alarm::{self, ListAlarm};
 use super::check::{Checked, check, same_layout};
 use super::generation::{Generation, Purpose, Surroundings, build, provider};
 use super::parse::{self, Pair, parse};
@@ -29,8 +30,7 @@ use crate::config::{Files, Reload};
 use crate::error::{LoadError, MaterialFile, Part, chain};
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
-use crate::verify::CertificateFacts;
-use crate::verify::{Anchor, Crl, KeyRing, Lists, Notices, Vouched};
+use crate::verify::{Anchor, KeyRing, Lists, Notices, Vouched};
 
 /// Leaves warned of, at most: after that they are only counted.
 const WARNED_LEAVES: usize = 1024;
@@ -66,6 +66,7 @@ pub(crate) struct Store {
     retry: Duration,
     /// Told when disk and served begin to differ: the retry comes before the poll.
     stirred: Arc<Notify>,
+    list_alarm: ListAlarm,
     _watching: DropGuard,
 }
 
@@ -179,6 +180,7 @@ impl Store {
             guard,
         };
         let store = Arc::new(off_thread(|| Self::first(opening)).await?);
+        alarm::expose(&store, &store.telemetry);
         let follow = Follow { store: Arc::downgrade(&store), reload, changed, stirred, notices, ended };
         tokio::spawn(follow.run());
         Ok(store)
@@ -219,23 +221,35 @@ impl Store {
     pub(crate) fn status(&self) -> MaterialStatus {
         let generation = self.current();
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let leaf = &generation.leaf;
+        let now = self.now();
+        let (anchors, lists) = (generation.trust.anchors.iter(), &generation.trust.lists);
+        let differs = told.differs_since.and_then(|since| now.duration_since(since).ok());
         MaterialStatus {
             generation: generation.number,
             loaded_at: generation.loaded_at,
-            leaf: LeafStatus {
-                serial: leaf.serial.clone(),
-                sha256: leaf.fingerprint(),
-                sans: leaf.sans.clone(),
-                not_before: leaf.not_before,
-                not_after: leaf.not_after,
-            },
-            cas: cas(&generation),
-            crls: crls(&generation.trust.lists, self.around.clock.now()),
+            leaf: LeafStatus::of(&generation.leaf, now),
+            client_leaf: generation.client_leaf.as_ref().map(|leaf| LeafStatus::of(leaf, now)),
+            cas: anchors.map(|anchor| CaStatus::of(&anchor.facts, now)).collect(),
+            crls: lists.crls.iter().flatten().map(|crl| CrlStatus::of(crl, lists.grace, now)).collect(),
             last_reload: told.last,
             differs_since: told.differs_since,
+            differs_seconds: differs.unwrap_or_default().as_secs(),
             layout: generation.layout.clone(),
         }
+    }
+
+    /// Whose material it is, for metrics and logs.
+    pub(super) fn word(&self) -> &'static str {
+        self.around.purpose.word()
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.around.clock.now()
+    }
+
+    /// Says in the log what time alone has brought.
+    pub(crate) fn look_at_the_clock(&self) {
+        self.list_alarm.look(self.word(), &self.status().crls, self.around.crl_grace);
     }
 
     fn first(opening: Opening) -> Result<Self, LoadError> {
@@ -269,6 +283,7 @@ impl Store {
             }),
             retry,
             stirred,
+            list_alarm: ListAlarm::default(),
             _watching: guard,
         };
         store.announce(&store.current());
@@ -393,15 +408,8 @@ impl Store {
     }
 
     fn announce(&self, generation: &Generation) {
-        let word = self.around.purpose.word();
-        let now = self.around.clock.now();
-        self.telemetry.generation(word, generation.number);
-        self.telemetry.days_left(word, "leaf", now, generation.leaf.not_after);
-        if let Some(first) = generation.trust.anchors.iter().map(|anchor| anchor.facts.not_after).min() {
-            self.telemetry.days_left(word, "ca", now, first);
-        }
         tracing::info!(
-            material = word,
+            material = self.word(),
             generation = generation.number,
             leaf = %generation.leaf.names(),
             not_after = %crate::clock::rfc3339(generation.leaf.not_after),
@@ -423,7 +431,6 @@ impl Store {
         };
         let word = self.around.purpose.word();
         self.telemetry.reload(word, told.last.result);
-        self.telemetry.differs(word, told.differs_since.is_some());
         if before.is_none() && told.differs_since.is_some() {
             self.stirred.notify_one();
         }
@@ -443,7 +450,7 @@ impl Store {
             tracing::error!(material, %reason, "the files on disk are not fit to be served; the last good generation stays in use");
             logged = Some(reason.clone());
         } else if !outlived_a_retry && before.last.reason.as_ref() != Some(&reason) {
-            tracing::info!(material, %reason, "files changed and are not fit yet; they will be tried again");
+            tracing::warn!(material, %reason, "files changed and are not fit; they will be tried again, and the last good generation stays in use");
         }
         Told {
             last: ReloadStatus { at: now, result: "failed", reason: Some(reason) },
@@ -475,25 +482,6 @@ fn agreed(reloaded: Reloaded, now: SystemTime) -> Told {
         logged: None,
         held: 0,
     }
-}
-
-fn cas(generation: &Generation) -> Vec<CaStatus> {
-    let anchors = generation.trust.anchors.iter();
-    anchors.map(|anchor| ca(&anchor.facts)).collect()
-}
-
-fn crls(lists: &Lists, now: SystemTime) -> Vec<CrlStatus> {
-    let state = |crl: &Crl| match (crl.is_too_old(now, lists.grace), crl.is_late(now)) {
-        (true, _) => "too-old",
-        (_, true) => "late",
-        _ => "fresh",
-    };
-    let status = |crl: &Crl| CrlStatus { issuer: crl.issuer.clone(), next_update: crl.next_update, state: state(crl) };
-    lists.crls.iter().flatten().map(status).collect()
-}
-
-fn ca(facts: &CertificateFacts) -> CaStatus {
-    CaStatus { subject: facts.subject.clone(), sha256: facts.fingerprint(), not_after: facts.not_after }
 }
 
 fn paths(source: &Source, policy: Option<&Source>) -> Vec<PathBuf> {

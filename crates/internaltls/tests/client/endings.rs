@@ -272,3 +272,29 @@ async fn invariant_5_a_dialler_cuts_whom_its_list_names_within_a_second() {
     assert!(counted(&dialling, "cut", "distrusted"));
     assert_eq!(refusal(&call(&channel, "anew").await.unwrap_err()), "revoked");
 }
+
+#[tokio::test]
+async fn status_and_metrics_tell_generations_and_ends() {
+    let pair = Pair::new().await;
+    let dialling = mesh(&pair.client).await;
+    let channel = pair.channel(&dialling);
+    let held = hold(&channel, &pair.echo).await;
+    pair.ca.renew(&pair.client);
+    dialling.reload().await.unwrap();
+    until("the old connection drains", async || counted(&dialling, "drained", "replaced"), |drained| *drained).await;
+    let status = serde_json::to_value(dialling.status()).unwrap();
+    assert_eq!(status["connections_by_generation"], serde_json::json!({"1": 1, "2": 1}));
+    assert_eq!(status["ended"], serde_json::json!({"drained": {"replaced": 1}, "cut": {}}));
+    let ending: Vec<_> = status["connections"].as_array().unwrap().iter().map(|c| c["ending"].clone()).collect();
+    assert_eq!(ending, [serde_json::json!("replaced"), serde_json::Value::Null]);
+    let metrics = dialling.telemetry().encode();
+    for generation in [1, 2] {
+        let series = format!("internaltls_connections_by_generation{{surface=\"mesh\",generation=\"{generation}\"}} 1");
+        assert!(metrics.contains(&series), "{metrics}");
+    }
+    pair.echo.release.notify_one();
+    held.await.unwrap().unwrap();
+    let left = async || dialling.registry().by_generation().into_iter().collect::<Vec<_>>();
+    until("the old generation has no connection", left, |left| *left == [(2, 1)]).await;
+    assert!(!dialling.telemetry().encode().contains("generation=\"1\""), "a series of what has gone");
+}
