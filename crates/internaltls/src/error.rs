@@ -62,8 +62,10 @@ impl MaterialFile {
             (Part::Ca, true) => "tls.caPemPath",
             (Part::ClientCertificate, _) => "internaltls.clientPemPath",
             (Part::ClientKey, _) => "internaltls.clientKeyPath",
-            (Part::Crl, _) => "internaltls.crlPath",
-            (Part::Distrust, _) => "internaltls.distrustPath",
+            (Part::Crl, false) => "internaltls.crlPath",
+            (Part::Crl, true) => "tls.crlPath",
+            (Part::Distrust, false) => "internaltls.distrustPath",
+            (Part::Distrust, true) => "tls.distrustPath",
             (Part::Policy, _) => "internaltls.policyPath",
         }
     }

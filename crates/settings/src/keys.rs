@@ -101,6 +101,10 @@ keys! {
         "Its private key. PEM, not encrypted.", file;
     EDGE_CA: PathBuf = "tls.caPemPath", parse::path, NONE,
         "Trust anchors for clients' certificates. Read in mode 2 only.", file;
+    EDGE_CRL: PathBuf = "tls.crlPath", parse::path, NONE,
+        "A certificate revocation list of clients, or a folder of them. Read in mode 2 only.", file;
+    EDGE_DISTRUST: PathBuf = "tls.distrustPath", parse::path, NONE,
+        "SPKI SHA-256 hashes of clients' leaves and CAs that are trusted no longer, one a line in hex. Read in mode 2 only.", file;
     EDGE_MIN_VERSION: TlsVersion = "tls.minVersion", parse::tls_version, NONE,
         "The lowest protocol version: 1.2 or 1.3. Not set: 1.2 in mode 1, 1.3 in mode 2.";
     EDGE_REQUIRE_EKU: bool = "tls.requireClientAuthEku", parse::switch, Some("false"),
@@ -146,7 +150,7 @@ keys! {
     RELOAD_TRIALS: u32 = "internaltls.reload.trialPeers", parse::few, Some("3"),
         "Live peers, one a role, that are asked whether they would accept a new leaf or bundle before it is served. 0: nobody.";
     CRL_GRACE: Duration = "internaltls.crl.graceSeconds", parse::seconds_or_none, Some("3600"),
-        "Seconds that a CRL is good after its next update was due. Then new handshakes are refused; live connections stay. 0: none.";
+        "Seconds that a CRL is good after its next update was due. Then new handshakes are refused; live connections stay. 0: none. It holds for clients' TLS too.";
     HANDSHAKE_TIMEOUT: Duration = "internaltls.handshake.timeoutSeconds", parse::seconds, Some("10"),
         "Seconds that a handshake may take. The bounds from here on hold for clients' TLS too.";
     HANDSHAKE_MAX: u32 = "internaltls.handshake.maxConcurrent", parse::count, Some("256"),

@@ -216,8 +216,8 @@ fn edge_files(values: &Values, mode: EdgeMode) -> Result<Option<Files>, Settings
         ca: two_way.then(|| values.need(&EDGE_CA, because)).transpose()?,
         client_cert: None,
         client_key: None,
-        crl: None,
-        distrust: None,
+        crl: two_way.then(|| values.find(&EDGE_CRL)).transpose()?.flatten(),
+        distrust: two_way.then(|| values.find(&EDGE_DISTRUST)).transpose()?.flatten(),
     }))
 }
 

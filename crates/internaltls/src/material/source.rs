@@ -93,8 +93,8 @@ impl Source {
             (Part::Ca, files.ca.as_ref().filter(|_| ca_counts)),
             (Part::ClientCertificate, files.client_cert.as_ref()),
             (Part::ClientKey, files.client_key.as_ref()),
-            (Part::Crl, files.crl.as_ref()),
-            (Part::Distrust, files.distrust.as_ref()),
+            (Part::Crl, files.crl.as_ref().filter(|_| ca_counts)),
+            (Part::Distrust, files.distrust.as_ref().filter(|_| ca_counts)),
         ];
         let named = [(Part::Certificate, Some(&files.cert)), (Part::Key, Some(&files.key))].into_iter().chain(optional);
         let files = named.filter_map(|(part, path)| path.map(|path| MaterialFile { part, path: path.clone(), edge }));

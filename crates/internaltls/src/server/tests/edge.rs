@@ -1,7 +1,9 @@
 //! The external listener, met with clients of every kind.
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,13 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::body::Body;
 
-use super::attacks::{s_client, text};
-use super::pki::{Authority, Folder, by_hand, dialer};
+use super::attacks::{NAME, Scene, s_client, text};
+use super::pki::{Authority, Folder, Leaf, by_hand, dialer};
 use super::rig::{Behaviour, Client, within};
 use crate::config::{EdgeConfig, EdgeMode, Limits, TlsVersion};
 use crate::connections::PeerInfo;
 use crate::edge::{Edge, EdgeListeners};
 use crate::server::ServeError;
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// An edge with one port for both and one for REST alone.
 struct Outside {
@@ -56,6 +60,24 @@ impl Outside {
     async fn with_version(mode: EdgeMode, limits: Limits, min_version: Option<TlsVersion>) -> Self {
         let ca = Authority::new("edge CA");
         let folder = Folder::with(&ca.named("localhost"), &ca.pem());
+        Self::over(ca, folder, mode, limits, min_version).await
+    }
+
+    /// Two-way, with a revocation list that names nobody.
+    async fn listing() -> Self {
+        let ca = Authority::new("edge CA");
+        let folder = Folder::with(&ca.named("localhost"), &ca.pem());
+        folder.file("crl.pem", &ca.crl(&[], SystemTime::now() + HOUR));
+        Self::over(ca, folder, EdgeMode::TwoWay, Limits::default(), None).await
+    }
+
+    async fn over(
+        ca: Authority,
+        folder: Folder,
+        mode: EdgeMode,
+        limits: Limits,
+        min_version: Option<TlsVersion>,
+    ) -> Self {
         let files = (mode != EdgeMode::Off).then(|| folder.files());
         let (reload, require_client_auth_eku) = (by_hand(), true);
         let config = EdgeConfig { mode, files, min_version, require_client_auth_eku, reload, limits };
@@ -182,17 +204,20 @@ async fn invariant_6_the_edge_takes_clients_without_a_server_name() {
     assert!(text(&output).contains("Verify return code: 0 (ok)"), "{}", text(&output));
 }
 
-/// A session that openssl keeps, if it is given one, and what it says when it comes back with it.
-async fn come_back(outside: &Outside, own: Option<&Folder>) -> String {
+const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+/// What openssl says when it asks for a session to keep, and the session if it was given one.
+async fn keep_session(outside: &Outside, own: Option<&Folder>, version: &str) -> (String, Option<PathBuf>) {
     let session = outside.folder.path("session.pem");
-    let keep = ["-tls1_3", "-sess_out", session.to_str().unwrap(), "-ign_eof"];
-    let close = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let address = outside.both.to_string();
-    let first = alpn_http1(&address, own, &keep, close).await;
-    if !session.exists() {
-        return format!("no session was given\n{first}");
-    }
-    alpn_http1(&address, own, &["-tls1_3", "-sess_in", session.to_str().unwrap(), "-ign_eof"], close).await
+    let keep = [version, "-sess_out", session.to_str().unwrap(), "-ign_eof"];
+    let said = alpn_http1(&outside.both.to_string(), own, &keep, CLOSE).await;
+    (said, session.exists().then_some(session))
+}
+
+/// What openssl says when it comes with a session.
+async fn come_back(address: SocketAddr, own: Option<&Folder>, session: &Path, more: &[&str]) -> String {
+    let with = [&["-tls1_3", "-sess_in", session.to_str().unwrap(), "-ign_eof"], more].concat();
+    alpn_http1(&address.to_string(), own, &with, CLOSE).await
 }
 
 async fn alpn_http1(address: &str, own: Option<&Folder>, arguments: &[&str], input: &[u8]) -> String {
@@ -203,14 +228,86 @@ async fn alpn_http1(address: &str, own: Option<&Folder>, arguments: &[&str], inp
 #[tokio::test]
 async fn invariant_4_one_way_resumes_and_two_way_does_not() {
     let one_way = Outside::open(EdgeMode::OneWay).await;
-    let again = come_back(&one_way, None).await;
-    assert!(again.contains("Reused, TLSv1.3"), "the control must resume, or the test below proves nothing: {again}");
+    let (_, session) = keep_session(&one_way, None, "-tls1_3").await;
+    let again = come_back(one_way.both, None, &session.expect("a session"), &[]).await;
+    assert!(again.contains("Reused, TLSv1.3"), "the control must resume, or the tests below prove nothing: {again}");
     let counted = one_way.edge.telemetry().encode();
     assert!(counted.contains("tls_handshakes_total{result=\"ok\",resumed=\"true\",surface=\"edge\"} 1"), "{counted}");
+    for version in ["-tls1_3", "-tls1_2"] {
+        let (limits, least) = (Limits::default(), Some(TlsVersion::V1_2));
+        let two_way = Outside::with_version(EdgeMode::TwoWay, limits, least).await;
+        let own = Folder::with(&two_way.ca.named("analyst"), &two_way.ca.pem());
+        let (said, session) = keep_session(&two_way, Some(&own), version).await;
+        assert!(said.contains("New, TLSv1.") && said.contains("HTTP/1.1 200"), "{said}");
+        // In TLS 1.2 openssl writes down what it has, whether or not it can come back with it.
+        let session = session.filter(|_| version == "-tls1_2");
+        if let Some(session) = session {
+            let with = ["-tls1_2", "-sess_in", session.to_str().unwrap(), "-ign_eof"];
+            let again = alpn_http1(&two_way.both.to_string(), Some(&own), &with, CLOSE).await;
+            assert!(again.contains("New, TLSv1.2") && !again.contains("Reused"), "{again}");
+        } else {
+            assert!(!two_way.folder.path("session.pem").exists(), "a session was given: {said}");
+        }
+        assert!(!two_way.edge.telemetry().encode().contains("resumed=\"true\""));
+    }
+}
+
+/// One that openssl does present: what comes of it is up to the server.
+#[tokio::test]
+async fn invariant_4_a_session_of_elsewhere_gets_a_full_handshake() {
+    let one_way = Outside::open(EdgeMode::OneWay).await;
+    let session = keep_session(&one_way, None, "-tls1_3").await.1.expect("a session");
     let two_way = Outside::open(EdgeMode::TwoWay).await;
     let own = Folder::with(&two_way.ca.named("analyst"), &two_way.ca.pem());
-    let again = come_back(&two_way, Some(&own)).await;
-    assert!(again.contains("no session was given") && again.contains("HTTP/1.1 200"), "{again}");
+    let again = come_back(two_way.both, Some(&own), &session, &[]).await;
+    assert!(again.contains("New, TLSv1.3") && again.contains("HTTP/1.1 200") && !again.contains("Reused"), "{again}");
+    let alone = come_back(two_way.both, None, &session, &[]).await;
+    assert!(!alone.contains("HTTP/1.1 200") && !alone.contains("Reused"), "{alone}");
+    let scene = Scene::new().await;
+    let with = ["-tls1_3", "-servername", NAME, "-sess_in", session.to_str().unwrap(), "-ign_eof"];
+    let mesh = text(&scene.openssl(&with, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0GOODBYE").await);
+    assert!(mesh.contains("New, TLSv1.3") && !mesh.contains("Reused"), "{mesh}");
+    scene.rig.counted("tls_handshakes_total{result=\"ok\",resumed=\"false\",surface=\"mesh\"} 1").await;
+    assert!(!scene.rig.telemetry.encode().contains("resumed=\"true\""));
+}
+
+#[tokio::test]
+async fn a_rotation_ends_what_one_way_could_resume() {
+    let one_way = Outside::open(EdgeMode::OneWay).await;
+    let session = keep_session(&one_way, None, "-tls1_3").await.1.expect("a session");
+    one_way.folder.write(&one_way.ca.named("localhost"), &one_way.ca.pem());
+    assert_eq!(one_way.edge.reload().await.unwrap(), Some(2));
+    let again = come_back(one_way.both, None, &session, &[]).await;
+    assert!(again.contains("New, TLSv1.3") && again.contains("HTTP/1.1 200") && !again.contains("Reused"), "{again}");
+}
+
+#[tokio::test]
+async fn invariant_5_a_listed_client_is_cut_at_the_edge() {
+    for by_list in [true, false] {
+        let outside = Outside::listing().await;
+        let (bad, good) = (outside.ca.named("analyst"), outside.ca.named("other"));
+        let dial = async |leaf: &Leaf| {
+            let config = dialer(&outside.ca.pem(), Some(leaf), &[&TLS13]);
+            Client::over(outside.tls(outside.both, config).await.unwrap()).await
+        };
+        let (gone, kept) = (dial(&bad).await, dial(&good).await);
+        let call = tokio::spawn(gone.call("Never", None));
+        assert!(gone.is_served().await && kept.is_served().await);
+        if by_list {
+            outside.folder.file("crl.pem", &outside.ca.crl(&[&bad], SystemTime::now() + HOUR));
+        } else {
+            outside.folder.distrust(&bad);
+        }
+        assert_eq!(outside.edge.reload().await.unwrap(), Some(2));
+        let published = Instant::now();
+        assert!(within("the call fails", call).await.unwrap().is_err());
+        assert!(published.elapsed() < Duration::from_secs(1), "{:?}", published.elapsed());
+        assert!(!dial(&bad).await.is_served().await && dial(&good).await.is_served().await);
+        let (counted, reason) = (outside.edge.telemetry().encode(), if by_list { "revoked" } else { "distrusted" });
+        let refused = format!("tls_handshakes_total{{result=\"{reason}\",resumed=\"false\",surface=\"edge\"}} 1");
+        assert!(counted.contains(&refused), "{counted}");
+        assert!(kept.is_served().await);
+    }
 }
 
 #[tokio::test]
