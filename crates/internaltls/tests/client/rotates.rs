@@ -126,6 +126,25 @@ async fn calls_longer_than_the_drain_are_cut_and_counted() {
 }
 
 #[tokio::test]
+async fn calls_longer_than_the_drain_of_a_listener_are_unavailable_and_counted() {
+    let ca = Authority::new();
+    let (server, client) = (ca.node("data-node", "data-node-1"), ca.node("proxy", "proxy-1"));
+    let echo = Echo::start(mesh_with(&server, |limits| limits.drain = Duration::from_millis(50)).await).await;
+    let channel = mesh(&client).await.channel("data-node".parse().unwrap(), Endpoint::from(echo.address));
+    let held = tokio::spawn({
+        let channel = channel.clone();
+        async move { call(&channel, "hold").await }
+    });
+    echo.held.notified().await;
+    ca.renew(&server);
+    echo.mesh.reload().await.unwrap();
+    assert_eq!(held.await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
+    let metrics = echo.mesh.telemetry().encode();
+    assert!(metrics.contains("internaltls_connections_cut_total{reason=\"drain-timeout\"} 1"), "{metrics}");
+    call(&channel, "on a new connection").await.unwrap();
+}
+
+#[tokio::test]
 async fn failed_redial_keeps_the_old_connection() {
     let ca = Authority::new();
     let (server, client) = (ca.node("data-node", "data-node-1"), ca.node("proxy", "proxy-1"));

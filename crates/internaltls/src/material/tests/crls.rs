@@ -102,6 +102,31 @@ async fn a_fresh_list_is_taken_while_it_runs() {
     vouch(&store, std::slice::from_ref(&peer.der)).unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_lists_is_followed() {
+    let stage = Stage::new();
+    let lists = stage.folder.path("lists");
+    std::fs::create_dir(&lists).unwrap();
+    write(&lists.join("1.pem"), stage.ca.crl_from(stage.clock.now() - 2 * HOUR, stage.due));
+    let files = Files { crl: Some(lists.clone()), ..stage.folder.files() };
+    let store = open_with(mesh("proxy", "proxy-1"), files, quick(), stage.clock.clone()).await.unwrap();
+    let peer = stage.ca.node("proxy", "p");
+    let seen = async || vouch(&store, std::slice::from_ref(&peer.der));
+    let becomes = async |expected: Result<(), Reason>| {
+        let end = tokio::time::Instant::now() + Duration::from_secs(20);
+        while seen().await != expected {
+            assert!(tokio::time::Instant::now() < end, "{expected:?}: still {:?}", seen().await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    becomes(Ok(())).await;
+    // One file more, then one file less; nobody asks for a reload.
+    write(&lists.join("2.pem"), stage.ca.crl(&[serial(&peer)], stage.due));
+    becomes(Err(Reason::Revoked)).await;
+    std::fs::remove_file(lists.join("2.pem")).unwrap();
+    becomes(Ok(())).await;
+}
+
 /// One that is superseded may be due later than the newer: it must not come back when that is too old.
 #[tokio::test]
 async fn a_superseded_list_does_not_come_back() {

@@ -4,6 +4,7 @@ mod bounds;
 mod calls;
 mod edge;
 mod ending;
+mod goaway;
 mod lists;
 mod pki;
 mod policy;
