@@ -82,11 +82,14 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Ready once the call is no longer allowed.
+    /// Ready once a change no longer allows the call. It was allowed when it began, and changes since then are all seen.
     async fn refused(mut self) -> Status {
-        while self.policies.now().allows(self.peer.identity(), &self.path) {
+        loop {
             if self.changes.changed().await.is_err() {
                 return std::future::pending().await;
+            }
+            if !self.policies.now().allows(self.peer.identity(), &self.path) {
+                break;
             }
         }
         Status::permission_denied(format!("policy no longer allows {} to call {}", self.peer.identity(), self.path))

@@ -33,7 +33,13 @@ pub(crate) struct Leaf {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self::until(name, CertificateParams::default().not_after.into())
+    }
+
+    /// One that ends then.
+    pub(crate) fn until(name: &str, not_after: SystemTime) -> Self {
         let mut params = CertificateParams::default();
+        params.not_after = not_after.into();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

@@ -55,6 +55,8 @@ async fn invariant_5_distrust_cuts() {
     assert!(matches!(scene.store.reload().await.unwrap(), Reloaded::Published(2)));
     scene.rig.counted("internaltls_connections_cut_total{reason=\"distrusted\"} 1").await;
     assert!(within("the call fails", call).await.unwrap().is_err());
+    // Nor does the service go on with what was asked of it.
+    scene.rig.counted("internaltls_calls_total{role=\"proxy\",result=\"cancelled\"} 1").await;
 }
 
 #[tokio::test]
@@ -232,4 +234,26 @@ async fn invariant_5_a_clock_that_jumps_past_the_end_cuts() {
     assert!(within("the call fails", call).await.unwrap().is_err());
     assert!(set.elapsed() < NOTICED, "{:?}", set.elapsed());
     scene.rig.counted("internaltls_connections_cut_total{reason=\"expiry\"} 1").await;
+}
+
+/// The leaf would last a month; the path ends with the CA.
+#[tokio::test]
+async fn invariant_5_a_connection_ends_with_the_ca_that_vouched_for_it() {
+    let now = UNIX_EPOCH + Duration::from_secs(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    let (lasting, brief) = (Authority::new("mesh CA"), Authority::until("brief CA", now + HOUR));
+    let bundle = format!("{}{}", lasting.pem(), brief.pem());
+    let folder = Folder::with(&lasting.node("coordinator", "c-1"), &bundle);
+    let clock = Arc::new(TestClock::at(now));
+    let store = folder.mesh_store_at(clock.clone()).await;
+    let rig = Rig::tls_at(store, Limits::default(), clock.clone()).await;
+    let dial = async |ca: &Authority| {
+        let config = dialer(&lasting.pem(), Some(&ca.node("proxy", "p-1")), &[&TLS13]);
+        rig.tls_client(config, NAME).await.unwrap()
+    };
+    let (kept, gone) = (dial(&lasting).await, dial(&brief).await);
+    assert!(kept.is_served().await && gone.is_served().await);
+    clock.advance(HOUR);
+    let _ = within("the connection ends", gone.connection).await;
+    rig.counted("internaltls_connections_cut_total{reason=\"expiry\"} 1").await;
+    assert!(kept.is_served().await);
 }
