@@ -108,8 +108,9 @@ fn nested(path: &str) -> Option<&'static str> {
 }
 
 fn near_miss(path: &str) -> Option<String> {
-    let whole = |key: &&KeyInfo| close(path, &key.path.to_ascii_lowercase());
-    if let Some(key) = KEYS.iter().find(whole) {
+    let ours = |key: &&KeyInfo, fits: fn(&str, &str) -> bool| fits(path, &key.path.to_ascii_lowercase());
+    let shorter = KEYS.iter().find(|key| ours(key, abbreviates));
+    if let Some(key) = shorter.or_else(|| KEYS.iter().find(|key| ours(key, close))) {
         return Some(key.path.to_owned());
     }
     let leaf = path.rsplit('.').next()?;
@@ -122,6 +123,15 @@ fn near_miss(path: &str) -> Option<String> {
 fn distinctive(key: &KeyInfo) -> bool {
     let section = key.path.rsplit_once('.').map_or("", |(section, _)| section);
     ["tls", "internaltls", "common.security"].contains(&section) && key.leaf().len() >= 7
+}
+
+/// A TLS key with a word left out: `tls.caPath` is `tls.caPemPath`, though `tls.crlPath` is fewer letters away.
+fn abbreviates(path: &str, ours: &str) -> bool {
+    let sections = path.rsplit_once('.').map(|(section, _)| section);
+    let mut left = ours.chars();
+    ["tls", "internaltls"].iter().any(|section| sections == Some(section))
+        && path.len() + 3 == ours.len()
+        && path.chars().all(|letter| left.any(|other| other == letter))
 }
 
 /// A letter away, or two in a long name.

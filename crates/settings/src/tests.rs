@@ -116,6 +116,12 @@ fn refuses_near_miss_anywhere() {
         assert!(refusal(yaml).ends_with("write `common.security.internaltlsEnabled`"), "{}", refusal(yaml));
     }
     assert!(refusal("commom:\n  security:\n    tlsMode: 1\n").ends_with("write `common.security.tlsMode`"));
+    for (wrong, right) in [("caPath", "caPemPath"), ("serverPath", "serverPemPath"), ("crPath", "crlPath")] {
+        for section in ["tls", "internaltls"] {
+            let text = refusal(&format!("{section}:\n  {wrong}: a\n"));
+            assert!(text.ends_with(&format!("write `{section}.{right}`")), "{text}");
+        }
+    }
     assert!(refusal("internal-tls:\n  sni: a\n").ends_with("write `internaltls.sni`"));
     assert!(
         refusal("common:\n  security:\n    caPemPath: a\n")
