@@ -143,6 +143,24 @@ async fn grpc_and_rest_share_a_port_in_plaintext() {
     assert!(answer.ends_with("GET /v2/list from plaintext, 0 bytes"), "{answer}");
 }
 
+/// What it would tell is for nodes of the mesh alone.
+#[tokio::test]
+async fn an_edge_answers_no_trial() {
+    for mode in [EdgeMode::Off, EdgeMode::OneWay, EdgeMode::TwoWay] {
+        let outside = Outside::open(mode).await;
+        let client = match mode {
+            EdgeMode::Off => Client::over(TcpStream::connect(outside.both).await.unwrap()).await,
+            _ => {
+                let config = outside.dialer("h2", Some("a client"));
+                Client::over(outside.tls(outside.both, config).await.unwrap()).await
+            }
+        };
+        let leaf = outside.ca.node("proxy", "proxy-1");
+        assert_eq!(client.trial(&[&leaf.der()]).await, Some(Code::Unimplemented), "{mode:?}");
+        assert!(!outside.edge.telemetry().encode().contains("side=\"answered\""), "{mode:?}");
+    }
+}
+
 #[tokio::test]
 async fn rest_alone_serves_no_grpc() {
     let outside = Outside::open(EdgeMode::OneWay).await;

@@ -10,3 +10,4 @@ mod pki;
 mod policy;
 mod rig;
 mod rotation;
+mod trial;

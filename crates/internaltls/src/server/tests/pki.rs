@@ -31,6 +31,13 @@ pub(crate) struct Leaf {
     pub(crate) key: String,
 }
 
+impl Leaf {
+    /// The certificate, DER.
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()
+    }
+}
+
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         Self::until(name, CertificateParams::default().not_after.into())

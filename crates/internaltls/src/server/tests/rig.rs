@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,6 +29,7 @@ use crate::config::Limits;
 use crate::connections::{PeerInfo, Registry};
 use crate::material::Store;
 use crate::policy::Policy;
+use crate::question::{PATH, Question};
 use crate::server::service::{Service, erase};
 use crate::server::{Context, ServeError, ServerBuilder};
 use crate::telemetry::Telemetry;
@@ -248,6 +250,18 @@ impl Client {
     /// Calls, and says whether any answer came.
     pub(crate) async fn is_served(&self) -> bool {
         within("an answer or an error", self.call("Who", None)).await.is_ok()
+    }
+
+    /// Asks `mesh.Trial/Check` about this chain; `None` where no answer came.
+    pub(crate) async fn trial(&self, chain: &[&[u8]]) -> Option<tonic::Code> {
+        let question = Question { chain: chain.iter().map(|der| der.to_vec()).collect() }.encode_to_vec();
+        let length = u32::try_from(question.len()).unwrap().to_be_bytes();
+        let body = Full::from([&[0], &length[..], &question].concat());
+        let request = Request::post(format!("http://test{PATH}")).header("content-type", "application/grpc");
+        let answer = self.sender.clone().send_request(request.body(Body::new(body)).unwrap());
+        let (mut head, body) = within("an answer or an error", answer).await.ok()?.into_parts();
+        head.headers.extend(body.collect().await.ok()?.trailers().cloned().unwrap_or_default());
+        Some(tonic::Status::from_header_map(&head.headers)?.code())
     }
 
     /// Calls, and gives the gRPC status and all headers and trailers of the answer.
