@@ -132,6 +132,10 @@ pub struct MeshConfig {
     pub limits: Limits,
     /// policy.yaml, followed like the material. Default: the policy given in code.
     pub policy: Option<PathBuf>,
+    /// The file by which an operator forces a set that is held back for the sake of peers: it holds the hash that the status
+    /// tells, and is removed when it is used, so its folder must be ours to write. Default: `reload-force` beside the
+    /// certificate.
+    pub force: Option<PathBuf>,
 }
 
 impl MeshConfig {
@@ -146,6 +150,7 @@ impl MeshConfig {
             reload: Reload::default(),
             limits: Limits::default(),
             policy: None,
+            force: None,
         }
     }
 }

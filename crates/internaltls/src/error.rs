@@ -335,7 +335,7 @@ pub enum LoadError {
     },
     /// A peer that is connected now would be refused, though nobody listed it.
     #[error(
-        "{ca} would cut off {peer}, which is connected now, so it is held back: let the bundle hold the old CA beside the new one until every leaf is renewed, as `meshctl ca rotate` does; to remove a peer on purpose, list it in internaltls.distrustPath or a CRL"
+        "{ca} would cut off {peer}, which is connected now, so it is held back: let the bundle hold the old CA beside the new one until every leaf is renewed, as `meshctl ca rotate` does (with `--adopt DIR` where all files were replaced by those of the CA in DIR); to remove a peer on purpose, list it in internaltls.distrustPath or a CRL"
     )]
     Orphan {
         /// The bundle's.

@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::config::{Files, MeshConfig, Security};
 use crate::connections::{ConnectionStatus, Registry};
 use crate::error::LoadError;
 use crate::identity::{Role, role_name};
-use crate::material::{Connected, MaterialStatus, Purpose, Reloaded, Store};
+use crate::material::{Connected, Force, MaterialStatus, Purpose, Reloaded, Store};
 use crate::server::service::erase;
 use crate::server::{self, ServerBuilder};
 use crate::telemetry::{Ended, Telemetry};
@@ -112,7 +113,8 @@ impl Mesh {
             let (limits, trials) = (config.limits, config.reload.trials);
             let (registry, telemetry, runtime) = (registry.clone(), telemetry.clone(), runtime.clone());
             ticker::start(store, registry.clone(), Arc::clone(&clock), limits.drain);
-            store.heed(Connected { registry, limits, telemetry, runtime, trials });
+            let force = Force::at(force_path(&config));
+            store.heed(Connected { registry, limits, telemetry, runtime, trials, force });
         }
         Ok(Self { inner: Arc::new(Inner { config, store, registry, telemetry, clock, runtime }) })
     }
@@ -211,6 +213,16 @@ impl Mesh {
     fn local(&self) -> String {
         let config = &self.inner.config;
         format!("{}/{}", config.role, config.node)
+    }
+}
+
+/// Where an operator's word would be: beside the certificate where nothing else is said.
+fn force_path(config: &MeshConfig) -> PathBuf {
+    let beside = |files: &Files| files.cert.with_file_name("reload-force");
+    match (&config.force, &config.security) {
+        (Some(path), _) => path.clone(),
+        (None, Security::Tls { files, .. }) => beside(files),
+        (None, Security::Plaintext) => PathBuf::new(),
     }
 }
 

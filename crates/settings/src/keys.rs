@@ -149,6 +149,8 @@ keys! {
         "Ask the kernel for file events. false: the poll alone.";
     RELOAD_TRIALS: u32 = "internaltls.reload.trialPeers", parse::few, Some("3"),
         "Live peers, one a role, that are asked whether they would accept a new leaf or bundle before it is served. 0: nobody.";
+    RELOAD_FORCE: PathBuf = "internaltls.reload.forcePath", parse::path, NONE,
+        "Where an operator names, by the hash in status and log, a set held back for the sake of peers that is to be served all the same, once. Not set: reload-force beside serverPemPath.", file;
     CRL_GRACE: Duration = "internaltls.crl.graceSeconds", parse::seconds_or_none, Some("3600"),
         "Seconds that a CRL is good after its next update was due. Then new handshakes are refused; live connections stay. 0: none. It holds for clients' TLS too.";
     HANDSHAKE_TIMEOUT: Duration = "internaltls.handshake.timeoutSeconds", parse::seconds, Some("10"),

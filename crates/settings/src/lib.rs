@@ -130,6 +130,7 @@ impl Settings {
             reload: internal.reload,
             limits: internal.limits,
             policy: internal.policy.clone(),
+            force: internal.force.clone(),
         }
     }
 

@@ -83,6 +83,8 @@ pub struct InternalTls {
     pub trust_domain: TrustDomain,
     /// policy.yaml.
     pub policy: Option<PathBuf>,
+    /// Where an operator's word for a set that is held back would be; none: `reload-force` beside the leaf.
+    pub force: Option<PathBuf>,
     /// How files are followed; the edge's too.
     pub reload: Reload,
     /// Bounds on peers; on clients too.
@@ -231,6 +233,7 @@ pub(crate) fn internal(values: &Values) -> Result<InternalTls, SettingsError> {
         sni: values.find(&MESH_SNI)?,
         trust_domain: values.get(&MESH_TRUST_DOMAIN)?,
         policy: values.find(&MESH_POLICY)?,
+        force: values.find(&RELOAD_FORCE)?,
         reload: reload(values)?,
         limits: limits(values)?,
     })

@@ -6,9 +6,12 @@
 //! 3. Disk and served agree, or status, a gauge and the log say since when they do not.
 //!
 //! Parts, in the order that material takes: `source` reads, `parse` understands, `check` judges, `generation` builds,
-//! `trial` tries, `store` publishes, `watch` notices; `status` tells, `inspect` judges for tools.
+//! `trial` tries, `peers` asks who is connected, `decision` decides (`force` is an operator's word), `store` publishes, `watch`
+//! notices; `status` tells, `inspect` judges for tools.
 mod alarm;
 mod check;
+mod decision;
+mod force;
 mod generation;
 mod hops;
 pub mod inspect;
@@ -20,9 +23,10 @@ mod store;
 mod trial;
 mod watch;
 
+pub(crate) use force::Force;
 pub(crate) use generation::{Generation, Purpose};
 pub(crate) use peers::Connected;
-pub use status::{CaStatus, CrlStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
+pub use status::{CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
 pub(crate) use store::{Reloaded, Store};
 
 #[cfg(test)]

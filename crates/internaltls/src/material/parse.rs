@@ -140,7 +140,7 @@ fn anchors(file: &MaterialFile, bytes: &[u8]) -> Result<Vec<Anchor>, LoadError> 
 fn anchor(der: CertificateDer<'static>) -> Option<Anchor> {
     let facts = CertificateFacts::read(&der).ok()?;
     let anchor = webpki::anchor_from_trusted_cert(&der).ok()?.to_owned();
-    Some(Anchor { anchor, facts })
+    Some(Anchor { anchor, facts, der })
 }
 
 /// A CRL, and what tells it from another of its issuer.

@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 use tonic::Code;
 
+use super::force::Force;
 use super::generation::Generation;
 use crate::client::{DialError, ProbeError, Target, ask};
 use crate::config::Limits;
@@ -95,6 +96,8 @@ pub(crate) struct Connected {
     pub(crate) runtime: Handle,
     /// How many peers are asked.
     pub(crate) trials: usize,
+    /// An operator's word goes above theirs.
+    pub(crate) force: Force,
 }
 
 impl Connected {

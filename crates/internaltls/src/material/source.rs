@@ -233,21 +233,28 @@ fn limited(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The file itself, the folder it truly lies in, and the folder it is named in.
 fn refuse_replaceable(file: &MaterialFile, meta: &Metadata) -> Result<(), LoadError> {
-    let refused = |path: &Path, mode| LoadError::KeyWritable { file: file.clone(), path: path.to_owned(), mode };
-    if meta.mode() & WRITABLE_BY_OTHERS != 0 {
-        return Err(refused(&file.path, meta.mode()));
+    match replaceable(&file.path, meta).map_err(|error| unreadable(file, error))? {
+        Some((path, mode)) => Err(LoadError::KeyWritable { file: file.clone(), path, mode }),
+        None => Ok(()),
     }
-    let real = fs::canonicalize(&file.path).map_err(|error| unreadable(file, error))?;
-    for folder in [real.parent(), file.path.parent()].into_iter().flatten() {
+}
+
+/// What lets others than the owner replace a file, with its mode: the file, the folder it truly lies in, or the folder it is
+/// named in.
+pub(super) fn replaceable(path: &Path, meta: &Metadata) -> io::Result<Option<(PathBuf, u32)>> {
+    if meta.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Ok(Some((path.to_owned(), meta.mode())));
+    }
+    let real = fs::canonicalize(path)?;
+    for folder in [real.parent(), path.parent()].into_iter().flatten() {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let mode = fs::metadata(folder).map_err(|error| unreadable(file, error))?.mode();
+        let mode = fs::metadata(folder)?.mode();
         if mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0 {
-            return Err(refused(folder, mode));
+            return Ok(Some((folder.to_owned(), mode)));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn unreadable(file: &MaterialFile, source: io::Error) -> LoadError {

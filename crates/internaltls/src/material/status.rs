@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 
 use crate::clock::rfc3339;
-use crate::verify::{CertificateFacts, Crl};
+use crate::verify::{Anchor, CertificateFacts, Crl};
 
 /// How certificates are laid out over the nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,8 +52,21 @@ pub struct MaterialStatus {
     pub differs_since: Option<SystemTime>,
     /// How many seconds that is by now; 0 while they agree.
     pub differs_seconds: u64,
+    /// The set on disk that is held back for the sake of peers; `None` while there is none.
+    pub held: Option<HeldStatus>,
     /// The mesh's layout; `None` at an edge.
     pub layout: Option<Layout>,
+}
+
+/// A set that passed every check of its own, and that a peer stands against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeldStatus {
+    /// SHA-256 of its content (leaf, key and CAs), lower-case hex.
+    pub sha256: String,
+    /// The shell command, on its host, that publishes it all the same, once.
+    pub force: String,
+    /// Why a force file that is there was not heeded.
+    pub unheeded: Option<String>,
 }
 
 /// A leaf in use.
@@ -107,15 +120,18 @@ pub struct CaStatus {
     pub not_after: SystemTime,
     /// Whole days until then; below 0 it has passed.
     pub days_left: i64,
+    /// The certificate itself, DER in lower-case hex: when a bundle was replaced on disk, the one in use is only here.
+    pub der: String,
 }
 
 impl CaStatus {
-    pub(super) fn of(facts: &CertificateFacts, now: SystemTime) -> Self {
+    pub(super) fn of(Anchor { facts, der, .. }: &Anchor, now: SystemTime) -> Self {
         Self {
             subject: facts.subject.clone(),
             sha256: facts.fingerprint(),
             not_after: facts.not_after,
             days_left: days_left(now, facts.not_after),
+            der: der.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 }

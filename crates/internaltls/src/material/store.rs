@@ -18,11 +18,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::alarm::{self, ListAlarm};
 use super::check::{Checked, check, same_layout};
+use super::decision::{Case, Decision, Objection, adds, decide};
+use super::force::hex;
 use super::generation::{Generation, Purpose, Surroundings, build, provider};
 use super::parse::{self, Pair, parse};
 use super::peers::{self, Connected};
 use super::source::{Content, Snapshot, Source};
-use super::status::{CaStatus, CrlStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
+use super::status::{CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
 use super::trial;
 use super::watch::Watch;
 use crate::clock::Clock;
@@ -30,7 +32,7 @@ use crate::config::{Files, Reload};
 use crate::error::{LoadError, MaterialFile, Part, chain};
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
-use crate::verify::{Anchor, KeyRing, Lists, Notices, Vouched};
+use crate::verify::{Anchor, KeyRing, Lists, Notices, Vouched, sha256};
 
 /// Leaves warned of, at most: after that they are only counted.
 const WARNED_LEAVES: usize = 1024;
@@ -87,6 +89,8 @@ struct Turn {
     served: Content,
     kept: Kept,
     served_policy: Option<[u8; 32]>,
+    /// The set on disk that is held back for the sake of peers.
+    held: Option<HeldStatus>,
     watch: Watch,
 }
 
@@ -137,6 +141,8 @@ struct Told {
     logged: Option<String>,
     /// How many turns in a row only peers stood against the set.
     held: u32,
+    /// The set that they stand against.
+    back: Option<HeldStatus>,
 }
 
 impl fmt::Debug for Store {
@@ -229,11 +235,12 @@ impl Store {
             loaded_at: generation.loaded_at,
             leaf: LeafStatus::of(&generation.leaf, now),
             client_leaf: generation.client_leaf.as_ref().map(|leaf| LeafStatus::of(leaf, now)),
-            cas: anchors.map(|anchor| CaStatus::of(&anchor.facts, now)).collect(),
+            cas: anchors.map(|anchor| CaStatus::of(anchor, now)).collect(),
             crls: lists.crls.iter().flatten().map(|crl| CrlStatus::of(crl, lists.grace, now)).collect(),
             last_reload: told.last,
             differs_since: told.differs_since,
             differs_seconds: differs.unwrap_or_default().as_secs(),
+            held: told.back,
             layout: generation.layout.clone(),
         }
     }
@@ -273,13 +280,14 @@ impl Store {
             source,
             policy_source,
             connected: OnceLock::new(),
-            turn: Mutex::new(Turn { served: snapshot.content(), kept, served_policy, watch }),
+            turn: Mutex::new(Turn { served: snapshot.content(), kept, served_policy, held: None, watch }),
             told: Mutex::new(Told {
                 last: ReloadStatus { at: now, result: "ok", reason: None },
                 differs_since: None,
                 differs_from: None,
                 logged: None,
                 held: 0,
+                back: None,
             }),
             retry,
             stirred,
@@ -294,7 +302,7 @@ impl Store {
     pub(super) fn take_turn(&self) -> Result<Reloaded, LoadError> {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.look(&mut turn);
-        self.tell(&result);
+        self.tell(&result, turn.held.clone());
         result
     }
 
@@ -324,6 +332,7 @@ impl Store {
     }
 
     fn publish_whole(&self, turn: &mut Turn) -> Result<Reloaded, LoadError> {
+        turn.held = None;
         let snapshot = self.source.read()?;
         let content = snapshot.content();
         if content == turn.served {
@@ -332,23 +341,86 @@ impl Store {
         let served = self.current();
         let Prepared { mut generation, keys, kept } =
             prepare(&snapshot, &self.around, Some(&served), served.number + 1)?;
-        let mut asked = Vec::new();
-        if let Some(connected) = self.heeded(&served) {
-            self.heed_peers(connected, &served, &generation)?;
-            asked = if content.pair == turn.served.pair { Vec::new() } else { connected.targets(&generation) };
-            if !asked.is_empty() {
-                // Asking takes time, which nobody listed is given.
-                self.publish_lists(turn);
-                generation.number = self.current().number + 1;
-            }
+        let heeded = self.heeded(&served);
+        let orphan = heeded.and_then(|connected| self.heed_peers(connected, &served, &generation).err());
+        let about_us = orphan.is_none() && content.pair != turn.served.pair;
+        let asked = heeded.filter(|_| about_us).map_or_else(Vec::new, |connected| connected.targets(&generation));
+        if !asked.is_empty() {
+            // Asking takes time, which nobody listed is given.
+            self.publish_lists(turn);
+            generation.number = self.current().number + 1;
         }
         let candidate = Arc::new(generation);
-        if let Some(connected) = self.connected.get() {
-            connected.ask(asked, &candidate, &kept.server.certified.cert, &kept.server.certificate)?;
+        let (chain, file) = (&kept.server.certified.cert, &kept.server.certificate);
+        let objection = orphan.or_else(|| heeded.and_then(|peers| peers.ask(asked, &candidate, chain, file).err()));
+        match (self.decide(turn, &content, &candidate, objection.as_ref()), objection) {
+            (Decision::Publish | Decision::PublishByForce, _) | (_, None) => {
+                self.around.ring.publish(keys);
+                (turn.served, turn.kept, turn.held) = (content, kept, None);
+                Ok(self.publish(candidate))
+            }
+            (Decision::PublishBundle, Some(objection)) => {
+                self.publish_bundle(turn, &candidate, &snapshot);
+                Err(objection)
+            }
+            (Decision::Hold, Some(objection)) => Err(objection),
         }
-        self.around.ring.publish(keys);
-        (turn.served, turn.kept) = (content, kept);
-        Ok(self.publish(candidate))
+    }
+
+    fn decide(
+        &self,
+        turn: &mut Turn,
+        content: &Content,
+        candidate: &Generation,
+        objection: Option<&LoadError>,
+    ) -> Decision {
+        let forced = objection.is_some_and(|objection| self.forced(turn, content, objection));
+        let kind = |error: &LoadError| match error {
+            LoadError::Orphan { .. } => Objection::Orphan,
+            _ => Objection::Trial,
+        };
+        let adds_cas = adds(&certificates(&turn.kept.anchors), &certificates(&candidate.trust.anchors));
+        decide(Case { objection: objection.map(kind), forced, adds_cas })
+    }
+
+    /// Whether an operator's word goes above this objection. Using it up is told at once, for it leaves no other trace.
+    fn forced(&self, turn: &mut Turn, content: &Content, objection: &LoadError) -> bool {
+        let Some(force) = self.connected.get().map(|connected| &connected.force) else { return false };
+        let sha256 = hex(&content.pair);
+        let taken = force.take(&content.pair);
+        if matches!(taken, Ok(true)) {
+            let file = force.path().display();
+            tracing::warn!(%file, content = sha256, overruled = %chain(objection), "published by force, whatever peers say; the file is used up");
+        }
+        let unheeded = taken.as_ref().err().map(|error| chain(error));
+        turn.held = Some(HeldStatus { sha256, force: force.command(&content.pair), unheeded });
+        taken.unwrap_or(false)
+    }
+
+    /// The CAs of the candidate over the pair in use, so that peers whose own new leaves wait for ours can go on.
+    fn publish_bundle(&self, turn: &mut Turn, candidate: &Generation, snapshot: &Snapshot) {
+        let anchors = candidate.trust.anchors.clone();
+        match self.over_pair_in_use(turn, &anchors, snapshot) {
+            Ok(generation) => {
+                let Content { pair, lists } = snapshot.content();
+                // What is served is no set that was on disk: whatever is there next is another one.
+                turn.served = Content { pair: sha256(&[turn.served.pair, pair].concat()), lists };
+                turn.kept.anchors = anchors;
+                tracing::info!("the new CAs are trusted from now on; the new leaf waits until peers accept it");
+                self.publish(Arc::new(generation));
+            }
+            Err(error) => tracing::debug!(reason = %chain(&error), "the new CAs cannot be published by themselves"),
+        }
+    }
+
+    fn over_pair_in_use(&self, turn: &Turn, anchors: &[Anchor], on_disk: &Snapshot) -> Result<Generation, LoadError> {
+        let lists = parse::lists(on_disk, self.source.get(Part::Ca), anchors, self.around.crl_grace)?;
+        let (server, number) = (&turn.kept.server, self.current().number + 1);
+        let checked = Checked { anchors: anchors.to_vec(), ..turn.kept.with(lists) };
+        let generation = build(checked, number, &self.around)?;
+        let failed = |source| LoadError::Trial { file: server.certificate.clone(), source };
+        tried(&generation, server.certified.cert.clone(), &self.around).map_err(failed)?;
+        Ok(generation)
     }
 
     /// A leaf that has expired is good for nobody: whatever takes its place is better, and nobody is asked.
@@ -404,7 +476,8 @@ impl Store {
     }
 
     fn paths(&self) -> Vec<PathBuf> {
-        paths(&self.source, self.policy_source.as_ref())
+        let force = self.connected.get().map(|connected| connected.force.path().to_owned());
+        paths(&self.source, self.policy_source.as_ref()).into_iter().chain(force).collect()
     }
 
     fn announce(&self, generation: &Generation) {
@@ -421,14 +494,15 @@ impl Store {
     }
 
     /// To status, metrics and log.
-    fn tell(&self, result: &Result<Reloaded, LoadError>) {
+    fn tell(&self, result: &Result<Reloaded, LoadError>, held: Option<HeldStatus>) {
         let now = self.around.clock.now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = told.differs_since;
+        let (before, back) = (told.differs_since, told.back.clone());
         *told = match result {
             Ok(reloaded) => agreed(*reloaded, now),
-            Err(error) => self.differing(&told, error, now),
+            Err(error) => Told { back: held, ..self.differing(&told, error, now) },
         };
+        self.tell_way_out(told.back.as_ref(), back.as_ref());
         let word = self.around.purpose.word();
         self.telemetry.reload(word, told.last.result);
         if before.is_none() && told.differs_since.is_some() {
@@ -436,6 +510,20 @@ impl Store {
         }
         if before.is_some() && told.differs_since.is_none() {
             tracing::info!(material = word, "disk and served agree again");
+        }
+    }
+
+    /// Once for each set that is held back.
+    fn tell_way_out(&self, held: Option<&HeldStatus>, before: Option<&HeldStatus>) {
+        if let Some(HeldStatus { sha256, force, unheeded }) = held.filter(|held| Some(*held) != before) {
+            let material = self.around.purpose.word();
+            tracing::warn!(
+                material,
+                content = sha256,
+                force,
+                unheeded,
+                "a set is held back for the sake of peers; the reason tells the way out, and `force` is the command that publishes it all the same"
+            );
         }
     }
 
@@ -458,6 +546,7 @@ impl Store {
             differs_from: Some(from),
             logged,
             held,
+            back: None,
         }
     }
 
@@ -481,7 +570,12 @@ fn agreed(reloaded: Reloaded, now: SystemTime) -> Told {
         differs_from: None,
         logged: None,
         held: 0,
+        back: None,
     }
+}
+
+fn certificates(anchors: &[Anchor]) -> Vec<&[u8]> {
+    anchors.iter().map(|anchor| anchor.der.as_ref()).collect()
 }
 
 fn paths(source: &Source, policy: Option<&Source>) -> Vec<PathBuf> {

@@ -51,6 +51,7 @@ pub(crate) struct Vouched {
 #[derive(Debug, Clone)]
 pub(crate) struct Anchor {
     pub(crate) anchor: TrustAnchor<'static>,
+    pub(crate) der: CertificateDer<'static>,
     pub(crate) facts: CertificateFacts,
 }
 

@@ -3,6 +3,7 @@
 mod balances;
 mod bench;
 mod endings;
+mod force;
 mod pairs;
 mod pki;
 mod refuses;

@@ -71,14 +71,7 @@ impl Authority {
     pub(crate) fn install(&self, node: &Node, bundle: &str) -> String {
         let number = self.issued.fetch_add(1, Ordering::Relaxed);
         let (cert, key) = self.leaf(node, number);
-        let version = node.folder.join(format!("..{}", VERSIONS.fetch_add(1, Ordering::Relaxed)));
-        fs::DirBuilder::new().mode(0o700).create(&version).unwrap();
-        write(&version.join("server.pem"), &cert);
-        write(&version.join("server.key"), &key);
-        write(&version.join("ca.pem"), bundle);
-        let link = node.folder.join("..new");
-        symlink(version.file_name().unwrap(), &link).unwrap();
-        fs::rename(&link, node.folder.join("..data")).unwrap();
+        node.put(&[cert, key, bundle.to_owned()]);
         format!("{:08x}", number | 0x0100_0000)
     }
 
@@ -117,6 +110,23 @@ impl Authority {
 }
 
 impl Node {
+    /// The bytes on its disk: leaf, key and bundle.
+    pub(crate) fn set(&self) -> [String; 3] {
+        ["server.pem", "server.key", "ca.pem"].map(|file| fs::read_to_string(self.folder.join(file)).unwrap())
+    }
+
+    /// Takes these bytes into use by one rename.
+    pub(crate) fn put(&self, [cert, key, bundle]: &[String; 3]) {
+        let version = self.folder.join(format!("..{}", VERSIONS.fetch_add(1, Ordering::Relaxed)));
+        fs::DirBuilder::new().mode(0o700).create(&version).unwrap();
+        write(&version.join("server.pem"), cert);
+        write(&version.join("server.key"), key);
+        write(&version.join("ca.pem"), bundle);
+        let link = self.folder.join("..new");
+        symlink(version.file_name().unwrap(), &link).unwrap();
+        fs::rename(&link, self.folder.join("..data")).unwrap();
+    }
+
     pub(crate) fn files(&self) -> Files {
         let file = |name: &str| self.folder.join(name);
         Files::new(file("server.pem"), file("server.key"), file("ca.pem"))

@@ -10,17 +10,17 @@ use super::bench::{Echo, by_hand, call, mesh, until};
 use super::pki::{Authority, Node};
 
 /// A data-node that serves and a proxy that has called it.
-struct Pair {
-    ca: Authority,
-    server: Node,
-    client: Node,
-    echo: Echo,
-    dialling: Mesh,
-    channel: Channel,
+pub(crate) struct Pair {
+    pub(crate) ca: Authority,
+    pub(crate) server: Node,
+    pub(crate) client: Node,
+    pub(crate) echo: Echo,
+    pub(crate) dialling: Mesh,
+    pub(crate) channel: Channel,
 }
 
 impl Pair {
-    async fn connected() -> Self {
+    pub(crate) async fn connected() -> Self {
         let ca = Authority::new();
         let (server, client) = (ca.node("data-node", "data-node-1"), ca.node("proxy", "proxy-1"));
         let echo = Echo::start(Mesh::open(by_hand(&server, server.files_with_distrust())).await.unwrap()).await;
@@ -31,11 +31,11 @@ impl Pair {
     }
 }
 
-fn channel(mesh: &Mesh, to: &Echo) -> Channel {
+pub(crate) fn channel(mesh: &Mesh, to: &Echo) -> Channel {
     mesh.channel("data-node".parse().unwrap(), Endpoint::from(to.address))
 }
 
-fn orphan_of(refused: Result<Option<u64>, LoadError>) -> String {
+pub(crate) fn orphan_of(refused: Result<Option<u64>, LoadError>) -> String {
     match refused {
         Err(LoadError::Orphan { peer, .. }) => peer,
         other => panic!("not held back for a peer: {other:?}"),
@@ -121,7 +121,7 @@ async fn invariant_5_distrust_does_not_wait_for_a_bundle_that_is_held_back() {
     assert_eq!(pair.echo.mesh.generation(), Some(2));
 }
 
-fn trial_of(refused: Result<Option<u64>, LoadError>) -> (String, ProbeError) {
+pub(crate) fn trial_of(refused: Result<Option<u64>, LoadError>) -> (String, ProbeError) {
     match refused {
         Err(LoadError::PeerTrial { peer, source, .. }) => (peer, *source),
         other => panic!("not held back by a trial: {other:?}"),
@@ -158,11 +158,32 @@ async fn invariant_3_a_leaf_of_a_ca_that_the_peer_does_not_have_is_held_back() {
         told.contains("server.pem") && told.contains("data-node-1") && told.contains("meshctl ca rotate"),
         "{told}"
     );
+    // The new CA is trusted from now on; the leaf stays.
+    let material = pair.dialling.status().material.unwrap();
+    assert_eq!((material.generation, material.cas.len()), (2, 2));
+    assert!(material.differs_since.is_some() && material.held.is_some());
+    trial_of(pair.dialling.reload().await);
+    assert_eq!(pair.dialling.generation(), Some(2), "that once is enough");
     call(&pair.channel, "still").await.unwrap();
     pair.ca.install(&pair.server, &both);
     assert_eq!(pair.echo.mesh.reload().await.unwrap(), Some(2));
-    assert_eq!(pair.dialling.reload().await.unwrap(), Some(2));
+    assert_eq!(pair.dialling.reload().await.unwrap(), Some(3));
+    assert_eq!(pair.dialling.status().material.unwrap().held, None);
     call(&pair.channel, "on").await.unwrap();
+}
+
+/// What was served before is another set than what is served now, though its files are back.
+#[tokio::test]
+async fn a_bundle_that_went_ahead_is_taken_back_with_its_files() {
+    let pair = Pair::connected().await;
+    let (before, next) = (pair.client.set(), Authority::new());
+    next.install(&pair.client, &format!("{}{}", pair.ca.pem(), next.pem()));
+    trial_of(pair.dialling.reload().await);
+    assert_eq!(pair.dialling.status().material.unwrap().cas.len(), 2);
+    pair.client.put(&before);
+    assert_eq!(pair.dialling.reload().await.unwrap(), Some(3));
+    let material = pair.dialling.status().material.unwrap();
+    assert_eq!((material.cas.len(), material.differs_since), (1, None));
 }
 
 /// The leaf to dial with is fine; only the peer can tell that the one to serve with is not.
@@ -184,7 +205,7 @@ async fn the_peer_tells_whether_it_would_accept_our_server() {
     next.renew(&serving);
     let (_, why) = trial_of(dialling.reload().await);
     assert!(matches!(&why, ProbeError::Refused(reason) if reason.contains("no CA in our bundle signed it")), "{why:?}");
-    assert!(counts(&echo.mesh, "answered", "refused") && dialling.generation() == Some(1));
+    assert!(counts(&echo.mesh, "answered", "refused") && dialling.generation() == Some(2));
     call(&channel, "still").await.unwrap();
 }
 

@@ -322,6 +322,7 @@ fn mesh(leaf: &Path, key: PathBuf, ca: PathBuf) -> MeshConfig {
         reload: Reload::default(),
         limits: Limits::default(),
         policy: None,
+        force: None,
     }
 }
 

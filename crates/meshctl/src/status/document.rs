@@ -33,6 +33,9 @@ pub struct ProcessStatus {
     /// Since when the files differ from what is served, RFC 3339; null while they agree.
     #[serde(default)]
     pub differs_since: Option<String>,
+    /// The set on disk that peers stand against; null while there is none.
+    #[serde(default)]
+    pub held: Option<Held>,
     /// The proxy's external listener; null at other roles, and without TLS there.
     #[serde(default)]
     pub edge: Option<Material>,
@@ -60,6 +63,17 @@ pub struct Material {
     pub last_reload: Option<Reload>,
 }
 
+/// A set that is held back for the sake of peers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// The SHA-256 of its content, lower-case hex.
+    pub sha256: String,
+    /// What to type on its host so that it is served all the same, once.
+    pub force: String,
+    /// Why a force file that is there was not heeded.
+    pub unheeded: Option<String>,
+}
+
 /// A leaf.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Leaf {
@@ -79,6 +93,9 @@ pub struct Ca {
     /// SHA-256 of the certificate, lower-case hex.
     #[serde(default)]
     pub sha256: String,
+    /// The certificate, DER in lower-case hex.
+    #[serde(default)]
+    pub der: String,
 }
 
 /// A look at the files.
@@ -159,6 +176,7 @@ impl ProcessStatus {
             cas: Vec::new(),
             last_reload: None,
             differs_since: None,
+            held: None,
             edge: None,
             ready: false,
             not_ready: Vec::new(),

@@ -103,6 +103,11 @@ fn remarks_on(process: &ProcessStatus) -> Vec<String> {
     lines.extend(process.not_ready.iter().map(|reason| format!("{node} is not ready: {reason}")));
     lines
         .extend(failed(process.last_reload.as_ref()).map(|reason| format!("{node}: the last reload failed: {reason}")));
+    lines.extend(process.held.iter().map(|held| {
+        format!("{node}: peers stand against it; if it must be served all the same, type on its host: {}", held.force)
+    }));
+    let unheeded = process.held.iter().filter_map(|held| held.unheeded.as_ref());
+    lines.extend(unheeded.map(|why| format!("{node}: the force file was not heeded: {why}")));
     let edge = process.edge.as_ref().and_then(|edge| edge.last_reload.as_ref());
     lines.extend(failed(edge).map(|reason| format!("{node}: the last reload at the edge failed: {reason}")));
     lines.extend(
@@ -163,7 +168,8 @@ mod tests {
             "processes": [
                 {"role": "proxy", "node": "proxy-1", "generation": 2, "loaded_at": "2026-01-02T03:04:05Z", "ready": true,
                  "leaf": {"serial": "0123456789abcdef", "sans": ["proxy.mesh.internal"], "not_after": "2026-03-02T03:04:05Z"},
-                 "last_reload": {"at": "2026-01-02T03:05:00Z", "result": "failed", "reason": "the key is of another leaf"},
+                 "last_reload": {"at": "2026-01-02T03:05:00Z", "result": "failed", "reason": "it would cut off a peer"},
+                 "held": {"sha256": "ab", "force": "echo ab > x/reload-force", "unheeded": "it names another set"},
                  "edge": {"generation": 1, "loaded_at": "2026-01-02T03:04:05Z", "last_reload": null,
                           "leaf": {"serial": "ffff", "sans": ["localhost"], "not_after": "2026-01-02T13:04:05Z"}}},
                 {"role": "coordinator", "node": "coordinator-1", "generation": null, "loaded_at": null, "leaf": null,
@@ -198,7 +204,11 @@ mod tests {
             text.contains("X25519MLKEM768") && text.contains("coordinator-1: http://127.0.0.1:1/status did not answer"),
             "{text}"
         );
-        assert!(text.contains("proxy-1: the last reload failed: the key is of another leaf"), "{text}");
+        assert!(text.contains("proxy-1: the last reload failed: it would cut off a peer"), "{text}");
+        assert!(
+            text.contains("type on its host: echo ab > x/reload-force") && text.contains("it names another set"),
+            "{text}"
+        );
     }
 
     #[test]
