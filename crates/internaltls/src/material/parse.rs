@@ -172,8 +172,8 @@ fn crls(snapshot: &Snapshot, ca: Option<&MaterialFile>, anchors: &[Anchor]) -> R
             return Err(LoadError::NoCrl(file.clone()));
         }
     }
-    let bare = (0..anchors.len()).find(|at| found.iter().all(|f| f.crl.signer != Some(*at)));
-    if let (Some(ca), Some(bare)) = (ca, bare.and_then(|at| anchors.get(at))) {
+    let bare = anchors.iter().find(|anchor| found.iter().all(|f| f.crl.signer != Some(anchor.facts.spki_sha256)));
+    if let (Some(ca), Some(bare)) = (ca, bare) {
         let (crl, subject) = (first.clone(), bare.facts.subject.clone());
         return Err(LoadError::CaWithoutCrl { crl, ca: ca.clone(), subject });
     }
@@ -200,7 +200,7 @@ fn read_crl(file: &MaterialFile, der: &[u8], anchors: &[Anchor]) -> Result<Found
         issuer: parsed.issuer().to_string(),
         issuer_der: parsed.issuer().as_raw().to_vec(),
         next_update: system_time(next_update),
-        signer: anchors.iter().position(|anchor| is_of(&parsed, anchor)),
+        signer: anchors.iter().find(|anchor| is_of(&parsed, anchor)).map(|anchor| anchor.facts.spki_sha256),
     };
     let split = parsed.extensions().iter().find(|e| e.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
     Ok(FoundCrl { crl, issued: parsed.last_update().timestamp(), split: split.map(|e| e.value.to_vec()) })

@@ -78,7 +78,8 @@ impl Search<'_> {
         let fit = |(at, anchor): &(usize, &Anchor)| meant(*at) && anchor.valid_at(now) && anchor.may_sign();
         let anchors: Vec<TrustAnchor<'_>> =
             trust.anchors.iter().enumerate().filter(fit).map(|(_, anchor)| anchor.anchor.clone()).collect();
-        let usable = |crl: &&Crl| crl.signer.is_none_or(meant) && !crl.is_too_old(now, trust.lists.grace);
+        let signs = |key: [u8; 32]| only.is_none_or(|at| trust.anchors[at].facts.spki_sha256 == key);
+        let usable = |crl: &&Crl| crl.signer.is_none_or(signs) && !crl.is_too_old(now, trust.lists.grace);
         let crls: Option<Vec<&CertRevocationList<'_>>> =
             trust.lists.crls.as_ref().map(|crls| crls.iter().filter(usable).map(|crl| &crl.list).collect());
         let found = self.path(&anchors, crls.as_deref())?;

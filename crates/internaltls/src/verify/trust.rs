@@ -75,8 +75,8 @@ pub(crate) struct Crl {
     /// The same as it is encoded.
     pub(crate) issuer_der: Vec<u8>,
     pub(crate) next_update: SystemTime,
-    /// Which of the anchors signed it: two may have one name.
-    pub(crate) signer: Option<usize>,
+    /// The key of the anchor that signed it, by SPKI SHA-256: two anchors may have one name, and two one key.
+    pub(crate) signer: Option<[u8; 32]>,
 }
 
 impl Crl {

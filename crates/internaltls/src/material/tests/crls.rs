@@ -176,6 +176,22 @@ async fn of_two_cas_of_one_name_each_is_asked_for_its_own() {
     }
 }
 
+/// The list is of the key: a CA whose certificate was renewed needs no other, whichever of the two has expired.
+#[tokio::test]
+async fn two_certificates_of_one_ca_share_its_list() {
+    let stage = Stage::new();
+    let ended = stage.clock.now() - Duration::from_secs(60);
+    let old = stage.ca.again("mesh ca", |params| params.not_after = ended.into());
+    let (good, bad) = (stage.ca.node("proxy", "p"), stage.ca.node("proxy", "q"));
+    stage.folder.put("crl.pem", stage.ca.crl(&[serial(&bad)], stage.due));
+    for bundle in [format!("{old}{}", stage.ca.pem), format!("{}{old}", stage.ca.pem)] {
+        stage.folder.put("ca.pem", bundle);
+        let store = stage.open().await.unwrap();
+        let seen = |leaf: &Leaf| vouch(&store, std::slice::from_ref(&leaf.der));
+        assert_eq!((seen(&good), seen(&bad)), (Ok(()), Err(Reason::Revoked)));
+    }
+}
+
 /// A list signed by openssl, with one more extension and good for so many days.
 fn list_of(ca: &Authority, extension: &str, days: u32) -> String {
     let dir = tempfile::tempdir().unwrap();

@@ -60,6 +60,13 @@ fn authority_params(name: &str) -> CertificateParams {
 }
 
 impl Authority {
+    /// Another certificate of the same name and key.
+    pub(crate) fn again(&self, name: &str, shape: impl FnOnce(&mut CertificateParams)) -> String {
+        let mut params = authority_params(name);
+        shape(&mut params);
+        params.self_signed(self.issuer.key()).unwrap().pem()
+    }
+
     pub(crate) fn intermediate(&self, name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let params = authority_params(name);
