@@ -1,0 +1,200 @@
+//! One live connection: its calls, how far it is on its way out, and the handles to end it.
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use super::facts::{ConnectionFacts, ConnectionStatus, PeerInfo};
+use super::{Registry, Shelf};
+use crate::ending::{Activity, EndReason, Fate, Neighbour, by_time};
+use crate::telemetry::Telemetry;
+
+/// How far a connection is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Serving,
+    Draining(EndReason),
+    Cut(EndReason),
+}
+
+impl Phase {
+    fn strength(self) -> u8 {
+        match self {
+            Self::Serving => 0,
+            Self::Draining(_) => 1,
+            Self::Cut(_) => 2,
+        }
+    }
+
+    fn reason(self) -> Option<EndReason> {
+        match self {
+            Self::Serving => None,
+            Self::Draining(reason) | Self::Cut(reason) => Some(reason),
+        }
+    }
+}
+
+/// The calls of one connection.
+#[derive(Debug)]
+struct Load {
+    in_flight: AtomicUsize,
+    started: AtomicU64,
+    /// When the last call ended, in milliseconds since `born`.
+    ended: AtomicU64,
+    born: Instant,
+}
+
+/// Counts one call as under way for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct CallGuard(Arc<Load>);
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        let age = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.ended.store(age, Ordering::Relaxed);
+        // Release: whoever sees the count fall also sees `ended`.
+        self.0.in_flight.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// One live connection. Dropping the last `Arc` takes it out of the registry.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: u64,
+    pub(crate) facts: Arc<ConnectionFacts>,
+    shown: OnceLock<Vec<CertificateDer<'static>>>,
+    load: Arc<Load>,
+    phase: watch::Sender<Phase>,
+    registry: Weak<Shelf>,
+}
+
+impl Connection {
+    /// One that begins now; `registry` takes it in.
+    pub(super) fn new(id: u64, facts: ConnectionFacts, registry: Weak<Shelf>) -> Self {
+        let (in_flight, started, ended) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self {
+            id,
+            facts: Arc::new(facts),
+            shown: OnceLock::new(),
+            load: Arc::new(Load { in_flight, started, ended, born: Instant::now() }),
+            phase: watch::Sender::new(Phase::Serving),
+            registry,
+        }
+    }
+
+    /// Asks the connection to finish its calls and close.
+    pub(crate) fn drain(&self, reason: EndReason) {
+        if self.advance(Phase::Draining(reason)) {
+            self.telemetry(|t| t.drained(reason.label()));
+        }
+    }
+
+    /// Asks the connection to close now.
+    pub(crate) fn cut(&self, reason: EndReason) {
+        if self.advance(Phase::Cut(reason)) {
+            self.telemetry(|t| t.cut(reason.label()));
+        }
+    }
+
+    fn advance(&self, next: Phase) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let onward = next.strength() > phase.strength();
+            if onward {
+                *phase = next;
+            }
+            onward
+        })
+    }
+
+    /// Carries out what the wall clock says.
+    pub(super) fn expire(&self, now: SystemTime, grace: Duration) {
+        let Some(not_after) = self.facts.not_after else { return };
+        match by_time(now, self.facts.since, not_after, grace) {
+            Fate::Stay => {}
+            Fate::Drain => self.drain(EndReason::Expiry),
+            Fate::Cut => self.cut(EndReason::Expiry),
+        }
+    }
+
+    /// Whether it could be drained for a successor now; see [`Registry::has_room`].
+    pub(crate) fn has_room(&self) -> bool {
+        self.registry.upgrade().is_none_or(|shelf| Registry { shelf }.has_room(self))
+    }
+
+    pub(super) fn neighbour(&self) -> Neighbour {
+        Neighbour { making: self.facts.making(), going: *self.phase.borrow() != Phase::Serving }
+    }
+
+    fn telemetry(&self, count: impl FnOnce(&Telemetry)) {
+        if let Some(shelf) = self.registry.upgrade() {
+            count(&shelf.telemetry);
+        }
+    }
+
+    /// Keeps the chain that the peer showed, so that a candidate can be judged by the peers connected now.
+    pub(crate) fn keep_chain(&self, chain: &[CertificateDer<'static>]) {
+        let _ = self.shown.set(chain.to_vec());
+    }
+
+    /// The peer's certificates, leaf first; none where it showed none.
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        self.shown.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether it has been told to close at once.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Cut(_))
+    }
+
+    /// Whoever drives the connection follows its phase here.
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Counts a call until the guard is dropped. The guard keeps the count alive, not the connection.
+    pub(crate) fn begin_call(&self) -> CallGuard {
+        self.load.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.load.started.fetch_add(1, Ordering::Relaxed);
+        CallGuard(Arc::clone(&self.load))
+    }
+
+    /// Calls under way now.
+    pub(crate) fn calls_in_flight(&self) -> usize {
+        self.load.in_flight.load(Ordering::Acquire)
+    }
+
+    /// What [`quiet`](crate::ending::quiet) needs to know.
+    pub(crate) fn activity(&self) -> Activity {
+        let in_flight = self.calls_in_flight();
+        Activity {
+            in_flight,
+            started: self.load.started.load(Ordering::Relaxed),
+            age: self.load.born.elapsed(),
+            ended: Duration::from_millis(self.load.ended.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// What goes into the extensions of its requests.
+    pub(crate) fn peer_info(&self) -> PeerInfo {
+        PeerInfo::new(self.id, Arc::clone(&self.facts))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(shelf) = self.registry.upgrade() {
+            shelf.lock().remove(self.id, &self.facts.pair());
+            shelf.gauge(self.facts.direction).dec();
+            shelf.departed.send_modify(|number| *number += 1);
+        }
+    }
+}
+
+impl From<&Connection> for ConnectionStatus {
+    fn from(connection: &Connection) -> Self {
+        let ending = connection.phase.borrow().reason().map(EndReason::label);
+        Self { ending, ..Self::from(&*connection.facts) }
+    }
+}
