@@ -4,6 +4,7 @@ mod balances;
 mod bench;
 mod endings;
 mod force;
+mod kinds;
 mod pairs;
 mod pki;
 mod refuses;
