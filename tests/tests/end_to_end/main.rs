@@ -5,6 +5,7 @@
 //! 3. A test asks for what it needs and says what to install; none passes because something is missing.
 #![expect(clippy::unwrap_used, reason = "an `unwrap` in a test is an assertion")]
 
+mod alarm;
 mod attacks;
 mod by_hand;
 mod documented;
