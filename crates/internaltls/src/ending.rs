@@ -3,8 +3,9 @@
 //! 1. By material: who is distrusted is cut; who is merely not vouched for drains, for that may be an accident; who is still
 //!    vouched for makes room for a successor. A revocation list too old to be asked says nothing of a peer: it stays.
 //! 2. By time: the wall clock, and the smallest notAfter of the verified path. A connection drains before it and is cut at it.
-//! 3. Rotations coalesce. At most [`MOST_DRAINING`] generations drain between two nodes; the next one waits until one of
-//!    them has ended, which the grace of a drain bounds, and then takes the newest generation.
+//! 3. Rotations coalesce. No end begins to drain a third generation between two nodes while two drain that it knows of; it
+//!    waits until one of them has ended, which the grace of a drain bounds, and then takes the newest generation. Where each
+//!    generation brings a new leaf both ends know the same, and there are never more than [`MOST_DRAINING`].
 //! 4. By quiet: too long without a call.
 use std::collections::BTreeSet;
 use std::fmt;
@@ -357,6 +358,110 @@ mod tests {
         }
     }
 
+    /// A connection as its two ends see it. Each generation brings a leaf, so a generation's number names the leaf too.
+    #[derive(Debug, Clone)]
+    struct Link {
+        dialler: u64,
+        listener: u64,
+        /// The dialler has a newer one. It does not say so.
+        replaced: bool,
+        /// The listener said that it takes no more calls.
+        told: bool,
+    }
+
+    /// Two nodes; the last connection is in use.
+    struct Ends {
+        dialler: u64,
+        listener: u64,
+        links: Vec<Link>,
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Turn {
+        DiallerRotates,
+        ListenerRotates,
+        DiallerLooks,
+        /// At one of its connections, whichever.
+        ListenerLooks(usize),
+        End(usize),
+    }
+
+    fn turns() -> impl Strategy<Value = Vec<Turn>> {
+        let turn = prop_oneof![
+            1 => Just(Turn::DiallerRotates),
+            1 => Just(Turn::ListenerRotates),
+            2 => Just(Turn::DiallerLooks),
+            2 => (0..6_usize).prop_map(Turn::ListenerLooks),
+            1 => (0..6_usize).prop_map(Turn::End)
+        ];
+        proptest::collection::vec(turn, 0..300)
+    }
+
+    fn made(generation: u64, peer: u64) -> Making {
+        Making { generation, peer_serial: Some(peer.to_string()) }
+    }
+
+    fn count(neighbours: &[Neighbour]) -> usize {
+        neighbours.iter().filter(|n| n.going).map(|n| &n.making).collect::<BTreeSet<_>>().len()
+    }
+
+    impl Ends {
+        fn new() -> Self {
+            let mut ends = Self { dialler: 1, listener: 1, links: Vec::new() };
+            ends.connect();
+            ends
+        }
+
+        fn connect(&mut self) {
+            let (dialler, listener) = (self.dialler, self.listener);
+            self.links.push(Link { dialler, listener, replaced: false, told: false });
+        }
+
+        fn as_dialled(&self) -> Vec<Neighbour> {
+            let seen = |l: &Link| Neighbour { making: made(l.dialler, l.listener), going: l.replaced || l.told };
+            self.links.iter().map(seen).collect()
+        }
+
+        fn as_accepted(&self) -> Vec<Neighbour> {
+            let seen = |l: &Link| Neighbour { making: made(l.listener, l.dialler), going: l.told };
+            let mut all: Vec<_> = self.links.iter().map(seen).collect();
+            replaced_by_dialler(&mut all);
+            all
+        }
+
+        fn dialler_looks(&mut self) {
+            let used = self.links.last().expect("one is in use").clone();
+            if used.told {
+                self.connect();
+            } else if used.dialler < self.dialler && has_room(&self.as_dialled(), &made(used.dialler, used.listener)) {
+                self.links.last_mut().expect("one is in use").replaced = true;
+                self.connect();
+            }
+        }
+
+        fn listener_looks(&mut self, at: usize) {
+            let neighbours = self.as_accepted();
+            let newest = self.listener;
+            if let Some(link) = self.links.get_mut(at)
+                && link.listener < newest
+                && has_room(&neighbours, &made(link.listener, link.dialler))
+            {
+                link.told = true;
+            }
+        }
+
+        fn take(&mut self, turn: Turn) {
+            match turn {
+                Turn::DiallerRotates => self.dialler += 1,
+                Turn::ListenerRotates => self.listener += 1,
+                Turn::DiallerLooks => self.dialler_looks(),
+                Turn::ListenerLooks(at) => self.listener_looks(at),
+                Turn::End(at) if at + 1 < self.links.len() => drop(self.links.remove(at)),
+                Turn::End(_) => {}
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -367,6 +472,17 @@ mod tests {
             for event in events {
                 pair.step(event);
                 prop_assert!(pair.draining() <= MOST_DRAINING, "{:?}", pair.connections);
+            }
+        }
+
+        /// The same where both ends rotate and each decides by what it knows.
+        #[test]
+        fn two_ends_together_keep_to_two_generations(turns in turns()) {
+            let mut ends = Ends::new();
+            for turn in turns {
+                ends.take(turn);
+                let (near, far) = (count(&ends.as_dialled()), count(&ends.as_accepted()));
+                prop_assert!(near <= MOST_DRAINING && far <= MOST_DRAINING, "{near} and {far} of {:?}", ends.links);
             }
         }
 
