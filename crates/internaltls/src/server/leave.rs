@@ -113,7 +113,7 @@ impl Watched {
 
     /// Guards what the caller sends.
     pub(crate) fn request(&self, inner: Incoming) -> GuardedBody {
-        GuardedBody { inner, leave: Leave(Some(Box::pin(self.clone().refused()))) }
+        GuardedBody { inner: Some(inner), leave: Leave(Some(Box::pin(self.clone().refused()))) }
     }
 }
 
@@ -133,9 +133,10 @@ impl Leave {
     }
 }
 
-/// A request's body, which breaks off when the leave is withdrawn.
+/// A request's body, which breaks off for good when the leave is withdrawn.
 pub(crate) struct GuardedBody {
-    inner: Incoming,
+    /// `None` once it broke off.
+    inner: Option<Incoming>,
     leave: Leave,
 }
 
@@ -146,16 +147,20 @@ impl http_body::Body for GuardedBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
         if let Poll::Ready(status) = this.leave.poll_withdrawn(cx) {
+            this.inner = None;
             return Poll::Ready(Some(Err(Box::new(status))));
         }
-        Pin::new(&mut this.inner).poll_frame(cx).map_err(Into::into)
+        match &mut this.inner {
+            Some(inner) => Pin::new(inner).poll_frame(cx).map_err(Into::into),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
     }
 }

@@ -104,15 +104,14 @@ fn endless() -> Response<Body> {
 
 /// Listens to a request until it ends.
 async fn listen(behaviour: Behaviour, mut request: Body) {
-    let ended = loop {
-        match request.frame().await {
-            Some(Ok(frame)) => {
-                behaviour.heard.send_modify(|(bytes, _)| *bytes += frame.data_ref().map_or(0, Bytes::len))
-            }
-            Some(Err(error)) => break Err(error.to_string()),
-            None => break Ok(()),
+    let mut ended = Ok(());
+    // One that does not stop at an error must hear no more than one that does.
+    while let Some(frame) = request.frame().await {
+        match frame {
+            Ok(frame) => behaviour.heard.send_modify(|(bytes, _)| *bytes += frame.data_ref().map_or(0, Bytes::len)),
+            Err(error) => ended = Err(error.to_string()),
         }
-    };
+    }
     behaviour.heard.send_modify(|(_, end)| *end = Some(ended));
 }
 
