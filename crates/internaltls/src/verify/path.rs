@@ -79,7 +79,10 @@ impl Search<'_> {
         let anchors: Vec<TrustAnchor<'_>> =
             trust.anchors.iter().enumerate().filter(fit).map(|(_, anchor)| anchor.anchor.clone()).collect();
         let signs = |key: [u8; 32]| only.is_none_or(|at| trust.anchors[at].facts.spki_sha256 == key);
-        let usable = |crl: &&Crl| crl.signer.is_none_or(signs) && !crl.is_too_old(now, trust.lists.grace);
+        // One in the name of an anchor that no anchor signed is of a CA that has gone: webpki would ask it for its namesake.
+        let foreign = |crl: &Crl| trust.anchors.iter().any(|anchor| anchor.facts.subject_der == crl.issuer_der);
+        let ours = |crl: &Crl| crl.signer.map_or_else(|| !foreign(crl), signs);
+        let usable = |crl: &&Crl| ours(crl) && !crl.is_too_old(now, trust.lists.grace);
         let crls: Option<Vec<&CertRevocationList<'_>>> =
             trust.lists.crls.as_ref().map(|crls| crls.iter().filter(usable).map(|crl| &crl.list).collect());
         let found = self.path(&anchors, crls.as_deref())?;

@@ -176,6 +176,17 @@ async fn of_two_cas_of_one_name_each_is_asked_for_its_own() {
     }
 }
 
+/// What an old CA of the same name left behind, newer than our own.
+#[tokio::test]
+async fn a_list_of_a_namesake_that_has_gone_is_not_asked() {
+    let stage = Stage::new();
+    let gone = authority("mesh ca").crl_from(stage.clock.now() - HOUR / 4, stage.due);
+    stage.folder.put("crl.pem", format!("{gone}{}", stage.ca.crl(&[], stage.due)));
+    let store = stage.open().await.unwrap();
+    let peer = stage.ca.node("proxy", "p");
+    vouch(&store, std::slice::from_ref(&peer.der)).unwrap();
+}
+
 /// The list is of the key: a CA whose certificate was renewed needs no other, whichever of the two has expired.
 #[tokio::test]
 async fn two_certificates_of_one_ca_share_its_list() {
