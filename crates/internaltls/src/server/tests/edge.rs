@@ -3,7 +3,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -22,10 +22,12 @@ use tonic::body::Body;
 use super::attacks::{NAME, Scene, s_client, text};
 use super::pki::{Authority, Folder, Leaf, by_hand, dialer};
 use super::rig::{Behaviour, Client, within};
+use crate::clock::{Clock, SystemClock, TestClock};
 use crate::config::{EdgeConfig, EdgeMode, Limits, TlsVersion};
 use crate::connections::PeerInfo;
 use crate::edge::{Edge, EdgeListeners};
 use crate::server::ServeError;
+use crate::telemetry::Telemetry;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -60,7 +62,7 @@ impl Outside {
     async fn with_version(mode: EdgeMode, limits: Limits, min_version: Option<TlsVersion>) -> Self {
         let ca = Authority::new("edge CA");
         let folder = Folder::with(&ca.named("localhost"), &ca.pem());
-        Self::over(ca, folder, mode, limits, min_version).await
+        Self::over(ca, folder, mode, limits, min_version, Arc::new(SystemClock)).await
     }
 
     /// Two-way, with a revocation list that names nobody.
@@ -68,7 +70,7 @@ impl Outside {
         let ca = Authority::new("edge CA");
         let folder = Folder::with(&ca.named("localhost"), &ca.pem());
         folder.file("crl.pem", &ca.crl(&[], SystemTime::now() + HOUR));
-        Self::over(ca, folder, EdgeMode::TwoWay, Limits::default(), None).await
+        Self::over(ca, folder, EdgeMode::TwoWay, Limits::default(), None, Arc::new(SystemClock)).await
     }
 
     async fn over(
@@ -77,11 +79,12 @@ impl Outside {
         mode: EdgeMode,
         limits: Limits,
         min_version: Option<TlsVersion>,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         let files = (mode != EdgeMode::Off).then(|| folder.files());
         let (reload, require_client_auth_eku) = (by_hand(), true);
         let config = EdgeConfig { mode, files, min_version, require_client_auth_eku, reload, limits };
-        let edge = Edge::open(config).await.unwrap();
+        let edge = Edge::open_with(config, &Telemetry::new(), clock).await.unwrap();
         let bind = || edge.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let listeners = EdgeListeners { both: bind(), rest: Some(bind()) };
         let (both, alone) = (listeners.both.local_addr(), listeners.rest.as_ref().unwrap().local_addr());
@@ -398,4 +401,28 @@ async fn shutdown_ends_both_listeners() {
     for address in [outside.both, outside.rest] {
         assert!(TcpStream::connect(address).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn invariant_5_a_client_whose_leaf_expires_is_drained_and_cut() {
+    let now = UNIX_EPOCH + Duration::from_secs(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    let (ca, clock) = (Authority::new("edge CA"), Arc::new(TestClock::at(now)));
+    let folder = Folder::with(&ca.named("localhost"), &ca.pem());
+    let outside = Outside::over(ca, folder, EdgeMode::TwoWay, Limits::default(), None, clock.clone()).await;
+    let dial = async |leaf: &Leaf| {
+        let config = dialer(&outside.ca.pem(), Some(leaf), &[&TLS13]);
+        Client::over(outside.tls(outside.both, config).await.unwrap()).await
+    };
+    let (brief, lasting) = (outside.ca.named_until("analyst", now + HOUR), outside.ca.named("other"));
+    let (idle, busy, kept) = (dial(&brief).await, dial(&brief).await, dial(&lasting).await);
+    let call = tokio::spawn(busy.call("Never", None));
+    assert!(idle.is_served().await && busy.is_served().await && kept.is_served().await);
+    clock.advance(HOUR - Limits::default().drain);
+    within("the one without a call ends in order", idle.connection).await.unwrap().unwrap();
+    assert!(!call.is_finished());
+    clock.advance(Limits::default().drain);
+    assert!(within("the call fails", call).await.unwrap().is_err());
+    assert!(kept.is_served().await);
+    let counted = outside.edge.telemetry().encode();
+    assert!(counted.contains("internaltls_connections_cut_total{reason=\"expiry\"} 1"), "{counted}");
 }

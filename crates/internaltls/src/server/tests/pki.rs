@@ -109,6 +109,11 @@ impl Authority {
     pub(crate) fn named(&self, dns: &str) -> Leaf {
         self.leaf(&[dns], None)
     }
+
+    /// The same, that ends then.
+    pub(crate) fn named_until(&self, dns: &str, not_after: SystemTime) -> Leaf {
+        self.leaf_until(&[dns], None, not_after)
+    }
 }
 
 impl Leaf {
