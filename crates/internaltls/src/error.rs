@@ -357,6 +357,18 @@ pub enum LoadError {
         /// What it said.
         source: Box<ProbeError>,
     },
+    /// A peer that cannot be asked may not know the CA of the new leaf yet.
+    #[error(
+        "{file} is of a CA that is new here, and {peer}, which dials this node and cannot be asked, has shown no leaf of that CA yet: it is served when that peer does, or when the CA has been in the bundle for {} s", .patience.as_secs()
+    )]
+    Unheard {
+        /// The leaf's.
+        file: MaterialFile,
+        /// Who.
+        peer: String,
+        /// How long it waits at most.
+        patience: std::time::Duration,
+    },
     /// With CRLs, a CA that none of them is of.
     #[error(
         "{crl} holds no CRL signed by the CA `{subject}` of {ca}: every leaf of that CA would be refused; put its CRL there first"
@@ -413,7 +425,7 @@ pub enum LoadError {
 impl LoadError {
     /// Whether only what peers say stands against the set: it may pass later with no file changed.
     pub(crate) fn is_about_peers(&self) -> bool {
-        matches!(self, Self::Orphan { .. } | Self::PeerTrial { .. })
+        matches!(self, Self::Orphan { .. } | Self::PeerTrial { .. } | Self::Unheard { .. })
     }
 }
 

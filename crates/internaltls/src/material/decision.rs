@@ -2,8 +2,8 @@
 //!
 //! 1. Nobody against it: it is published.
 //! 2. An operator on this host named this very content: it is published, whatever peers say.
-//! 3. A live peer would refuse the new leaf, and the bundle beside it only adds CAs: the bundle alone is published, over the
-//!    leaf in use. Nodes that all have such a set on disk would else wait for one another for ever.
+//! 3. A live peer would refuse the new leaf, or may do so, and the bundle beside it only adds CAs: the bundle alone is published,
+//!    over the leaf in use. Nodes that all have such a set on disk would else wait for one another for ever.
 //! 4. Else it is held back: what is served stays.
 
 /// Who stands against a candidate.
@@ -13,6 +13,8 @@ pub(super) enum Objection {
     Orphan,
     /// A live peer would refuse us.
     Trial,
+    /// One that cannot be asked has shown nothing to tell that it would accept us.
+    Unheard,
 }
 
 /// What is known of a candidate.
@@ -40,7 +42,7 @@ pub(super) fn decide(case: Case) -> Decision {
     match case.objection {
         None => Decision::Publish,
         Some(_) if case.forced => Decision::PublishByForce,
-        Some(Objection::Trial) if case.adds_cas => Decision::PublishBundle,
+        Some(Objection::Trial | Objection::Unheard) if case.adds_cas => Decision::PublishBundle,
         Some(_) => Decision::Hold,
     }
 }
@@ -56,7 +58,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn cases() -> impl Strategy<Value = Case> {
-        let objection = prop_oneof![Just(None), Just(Some(Objection::Orphan)), Just(Some(Objection::Trial))];
+        let objection = prop_oneof![
+            Just(None),
+            Just(Some(Objection::Orphan)),
+            Just(Some(Objection::Trial)),
+            Just(Some(Objection::Unheard))
+        ];
         (objection, any::<bool>(), any::<bool>()).prop_map(|(objection, forced, adds_cas)| Case {
             objection,
             forced,
@@ -82,7 +89,7 @@ mod tests {
         #[test]
         fn a_bundle_goes_ahead_only_where_it_adds(case in cases()) {
             if decide(case) == Decision::PublishBundle {
-                prop_assert!(case.adds_cas && case.objection == Some(Objection::Trial));
+                prop_assert!(case.adds_cas && matches!(case.objection, Some(Objection::Trial | Objection::Unheard)));
             }
         }
 

@@ -7,7 +7,9 @@
 //! 3. A peer may have an old connection that drains beside a new one: it is orphaned only when none of its connections would
 //!    be vouched for.
 //! 4. Then some of the peers that we dial are asked whether they would accept the candidate, by their own bundle of now.
-//! 5. Where all nodes share one pair, they get the next one together, and the key tells who belongs: nothing is held back.
+//! 5. Peers that dial us and that we do not dial cannot be asked. A leaf of a CA that is new here waits until each of them has
+//!    shown a leaf of that CA, which proves that it trusts it; but not for ever, since it may not mean to.
+//! 6. Where all nodes share one pair, they get the next one together, and the key tells who belongs: nothing is held back.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -156,6 +158,28 @@ impl Connected {
     }
 }
 
+/// The first peer that dials us, cannot be asked, and has not shown a leaf of the CAs that vouch for our new one (`ours`).
+pub(super) fn unheard(registry: &Registry, candidate: &Trust, ours: &Trust, now: SystemTime) -> Option<String> {
+    let connections = registry.connections();
+    let live = || connections.iter().filter(|c| !c.is_cut());
+    let dialled: BTreeSet<_> =
+        live().filter(|c| c.facts.direction == Direction::Outbound).map(|c| c.facts.peer.to_string()).collect();
+    let inbound = live().filter(|c| c.facts.direction == Direction::Inbound);
+    let vouched = inbound.filter(|c| candidate.vouch(c.chain(), PeerSide::Client, None, now).is_ok());
+    let heard = |c: &Connection| ours.vouch(c.chain(), PeerSide::Client, None, now).is_ok();
+    let told = vouched.map(|c| (c.facts.peer.to_string(), heard(c)));
+    silent(told.filter(|(peer, _)| !dialled.contains(peer)))
+}
+
+/// The first peer none of whose connections tells.
+fn silent(told: impl IntoIterator<Item = (String, bool)>) -> Option<String> {
+    let mut peers: BTreeMap<String, bool> = BTreeMap::new();
+    for (peer, heard) in told {
+        *peers.entry(peer).or_default() |= heard;
+    }
+    peers.into_iter().find_map(|(peer, heard)| (!heard).then_some(peer))
+}
+
 fn target(connection: &Connection) -> Option<Target> {
     let Identity::Node { role, node, .. } = &connection.facts.peer else { return None };
     let expected = Expected { role: role.clone(), node: Some(node.clone()) };
@@ -263,6 +287,14 @@ mod tests {
             let before = orphan(all.clone());
             let listed = (0..more).map(|_| (Peer { name: "proxy/p-0".to_owned(), dialled_us: true }, Stand::NoSay));
             prop_assert_eq!(orphan(all.into_iter().chain(listed)), before);
+        }
+
+        /// One connection that tells is enough, whichever it is, and nobody else's tells for a peer.
+        #[test]
+        fn a_peer_is_silent_when_all_its_connections_are(told in proptest::collection::vec(("[a-c]", any::<bool>()), 0..9)) {
+            let heard = |who: &str| told.iter().any(|(peer, heard)| peer == who && *heard);
+            let expected = told.iter().map(|(peer, _)| peer).filter(|peer| !heard(peer)).min().cloned();
+            prop_assert_eq!(silent(told.clone()), expected);
         }
 
         /// Neither the order of connections nor which of them came first matters to whether it is held back.

@@ -32,7 +32,7 @@ use crate::config::{Files, Reload};
 use crate::error::{LoadError, MaterialFile, Part, chain};
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
-use crate::verify::{Anchor, KeyRing, Lists, Notices, Vouched, sha256};
+use crate::verify::{Anchor, KeyRing, Lists, Notices, PeerSide, Trust, Vouched, sha256};
 
 /// Leaves warned of, at most: after that they are only counted.
 const WARNED_LEAVES: usize = 1024;
@@ -66,6 +66,8 @@ pub(crate) struct Store {
     turn: Mutex<Turn>,
     told: Mutex<Told>,
     retry: Duration,
+    /// How long a leaf waits for peers that cannot be asked.
+    patience: Duration,
     /// Told when disk and served begin to differ: the retry comes before the poll.
     stirred: Arc<Notify>,
     list_alarm: ListAlarm,
@@ -80,6 +82,7 @@ struct Opening {
     telemetry: Arc<Telemetry>,
     watch: Watch,
     retry: Duration,
+    patience: Duration,
     stirred: Arc<Notify>,
     guard: DropGuard,
 }
@@ -89,9 +92,28 @@ struct Turn {
     served: Content,
     kept: Kept,
     served_policy: Option<[u8; 32]>,
+    /// The CAs that came while the process ran, and when, for as long as peers may not have them yet.
+    young: Vec<(Anchor, Instant)>,
     /// The set on disk that is held back for the sake of peers.
     held: Option<HeldStatus>,
     watch: Watch,
+}
+
+impl Turn {
+    /// The CAs in use that peers have had the time to follow.
+    fn settled(&self, patience: Duration) -> Vec<Anchor> {
+        let young = |anchor: &&Anchor| {
+            self.young.iter().any(|(one, since)| one.der == anchor.der && since.elapsed() < patience)
+        };
+        self.kept.anchors.iter().filter(|anchor| !young(anchor)).cloned().collect()
+    }
+
+    /// Takes down which of `next` were not there before.
+    fn age(&mut self, next: &[Anchor], patience: Duration) {
+        self.young.retain(|(_, since)| since.elapsed() < patience);
+        let new = next.iter().filter(|anchor| self.kept.anchors.iter().all(|old| old.der != anchor.der));
+        self.young.extend(new.map(|anchor| (anchor.clone(), Instant::now())));
+    }
 }
 
 /// What is served but for its lists: new lists can be published over it.
@@ -182,6 +204,7 @@ impl Store {
             telemetry,
             watch,
             retry: reload.retry,
+            patience: reload.poll.saturating_mul(2),
             stirred: Arc::clone(&stirred),
             guard,
         };
@@ -260,7 +283,7 @@ impl Store {
     }
 
     fn first(opening: Opening) -> Result<Self, LoadError> {
-        let Opening { around, files, policy, telemetry, mut watch, retry, stirred, guard } = opening;
+        let Opening { around, files, policy, telemetry, mut watch, retry, patience, stirred, guard } = opening;
         let source = Source::of(&files, &around.purpose)?;
         let policy_source = policy.as_deref().map(Source::of_policy);
         watch.arm(&paths(&source, policy_source.as_ref()));
@@ -280,7 +303,14 @@ impl Store {
             source,
             policy_source,
             connected: OnceLock::new(),
-            turn: Mutex::new(Turn { served: snapshot.content(), kept, served_policy, held: None, watch }),
+            turn: Mutex::new(Turn {
+                served: snapshot.content(),
+                kept,
+                served_policy,
+                young: Vec::new(),
+                held: None,
+                watch,
+            }),
             told: Mutex::new(Told {
                 last: ReloadStatus { at: now, result: "ok", reason: None },
                 differs_since: None,
@@ -290,6 +320,7 @@ impl Store {
                 back: None,
             }),
             retry,
+            patience,
             stirred,
             list_alarm: ListAlarm::default(),
             _watching: guard,
@@ -352,10 +383,13 @@ impl Store {
         }
         let candidate = Arc::new(generation);
         let (chain, file) = (&kept.server.certified.cert, &kept.server.certificate);
-        let objection = orphan.or_else(|| heeded.and_then(|peers| peers.ask(asked, &candidate, chain, file).err()));
+        let objection = orphan
+            .or_else(|| heeded.and_then(|peers| peers.ask(asked, &candidate, chain, file).err()))
+            .or_else(|| heeded.filter(|_| about_us).and_then(|peers| self.unheard(turn, peers, &candidate, &kept)));
         match (self.decide(turn, &content, &candidate, objection.as_ref()), objection) {
             (Decision::Publish | Decision::PublishByForce, _) | (_, None) => {
                 self.around.ring.publish(keys);
+                turn.age(&kept.anchors, self.patience);
                 (turn.served, turn.kept, turn.held) = (content, kept, None);
                 Ok(self.publish(candidate))
             }
@@ -365,6 +399,19 @@ impl Store {
             }
             (Decision::Hold, Some(objection)) => Err(objection),
         }
+    }
+
+    /// Whether a peer that cannot be asked may not know the CA of the new leaf yet.
+    fn unheard(&self, turn: &Turn, connected: &Connected, candidate: &Generation, kept: &Kept) -> Option<LoadError> {
+        let (trust, now, chain) = (&candidate.trust, self.around.clock.now(), &kept.server.certified.cert);
+        let of = |anchors| Trust { anchors, lists: Lists::default(), rules: trust.rules.clone() };
+        let vouches = |anchors| of(anchors).vouch(chain, PeerSide::Server, None, now).is_ok();
+        if !trust.knows_nodes() || vouches(turn.settled(self.patience)) {
+            return None;
+        }
+        let ours = trust.anchors.iter().filter(|anchor| vouches(vec![(*anchor).clone()])).cloned().collect();
+        let peer = peers::unheard(&connected.registry, trust, &of(ours), now)?;
+        Some(LoadError::Unheard { file: kept.server.certificate.clone(), peer, patience: self.patience })
     }
 
     fn decide(
@@ -377,6 +424,7 @@ impl Store {
         let forced = objection.is_some_and(|objection| self.forced(turn, content, objection));
         let kind = |error: &LoadError| match error {
             LoadError::Orphan { .. } => Objection::Orphan,
+            LoadError::Unheard { .. } => Objection::Unheard,
             _ => Objection::Trial,
         };
         let adds_cas = adds(&certificates(&turn.kept.anchors), &certificates(&candidate.trust.anchors));
@@ -405,6 +453,7 @@ impl Store {
                 let Content { pair, lists } = snapshot.content();
                 // What is served is no set that was on disk: whatever is there next is another one.
                 turn.served = Content { pair: sha256(&[turn.served.pair, pair].concat()), lists };
+                turn.age(&anchors, self.patience);
                 turn.kept.anchors = anchors;
                 tracing::info!("the new CAs are trusted from now on; the new leaf waits until peers accept it");
                 self.publish(Arc::new(generation));
@@ -529,7 +578,9 @@ impl Store {
 
     fn differing(&self, before: &Told, error: &LoadError, now: SystemTime) -> Told {
         let reason = chain(error);
-        let held = if error.is_about_peers() { before.held.saturating_add(1) } else { 0 };
+        // One that cannot be asked gives no notice either, and it is cheap to look.
+        let backs_off = error.is_about_peers() && !matches!(error, LoadError::Unheard { .. });
+        let held = if backs_off { before.held.saturating_add(1) } else { 0 };
         let material = self.around.purpose.word();
         let from = before.differs_from.unwrap_or_else(Instant::now);
         let outlived_a_retry = from.elapsed() >= self.retry;

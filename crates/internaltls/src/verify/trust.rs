@@ -168,6 +168,11 @@ impl Trust {
         }
     }
 
+    /// Whether it tells nodes apart, so that each may follow the files at its own time.
+    pub(crate) fn knows_nodes(&self) -> bool {
+        matches!(self.rules, Rules::PerNode { .. })
+    }
+
     /// Verifies a peer's chain in full, as of `now`.
     pub(crate) fn vouch(
         &self,

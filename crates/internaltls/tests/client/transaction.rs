@@ -172,6 +172,46 @@ async fn invariant_3_a_leaf_of_a_ca_that_the_peer_does_not_have_is_held_back() {
     call(&pair.channel, "on").await.unwrap();
 }
 
+/// The proxy dials and is not dialled: that it trusts the new CA is seen when it shows a leaf of it.
+#[tokio::test]
+async fn invariant_3_a_leaf_of_a_new_ca_waits_for_who_cannot_be_asked() {
+    let pair = Pair::connected().await;
+    let next = Authority::new();
+    let both = format!("{}{}", pair.ca.pem(), next.pem());
+    next.install(&pair.server, &both);
+    for _ in 0..2 {
+        match pair.echo.mesh.reload().await {
+            Err(LoadError::Unheard { peer, .. }) => assert_eq!(peer, "spiffe://mesh.internal/proxy/proxy-1"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(pair.echo.mesh.generation(), Some(2), "the bundle alone, once");
+    }
+    call(&pair.channel, "still").await.unwrap();
+    let serial = next.install(&pair.client, &both);
+    assert_eq!(pair.dialling.reload().await.unwrap(), Some(2));
+    let shown = async || {
+        call(&pair.channel, "on").await.unwrap();
+        pair.echo.mesh.registry().snapshot().iter().any(|c| c.peer_serial.as_ref() == Some(&serial))
+    };
+    until("the proxy shows its new leaf", shown, |shown| *shown).await;
+    assert_eq!(pair.echo.mesh.reload().await.unwrap(), Some(3));
+    call(&pair.channel, "on").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_leaf_of_a_new_ca_does_not_wait_for_ever() {
+    let (ca, next) = (Authority::new(), Authority::new());
+    let (server, client) = (ca.node("data-node", "data-node-1"), ca.node("proxy", "proxy-1"));
+    let mut config = by_hand(&server, server.files());
+    config.reload.poll = std::time::Duration::from_millis(200);
+    let echo = Echo::start(Mesh::open(config).await.unwrap()).await;
+    let dialling = mesh(&client).await;
+    let channel = channel(&dialling, &echo);
+    call(&channel, "connect").await.unwrap();
+    next.install(&server, &format!("{}{}", ca.pem(), next.pem()));
+    until("it is served in the end", async || echo.mesh.generation(), |generation| *generation == Some(3)).await;
+}
+
 /// What was served before is another set than what is served now, though its files are back.
 #[tokio::test]
 async fn a_bundle_that_went_ahead_is_taken_back_with_its_files() {
