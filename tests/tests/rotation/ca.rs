@@ -6,6 +6,7 @@ use std::time::Duration;
 use meshctl::ca::bundle::Bundle;
 use meshctl::ca::journal::Journal;
 use meshctl::certs::authority::{Authority, KeyKind};
+use meshctl::certs::folder::{self, NewFile};
 use test_util::cluster::Cluster;
 use test_util::command::{Said, program};
 use test_util::load::Load;
@@ -77,7 +78,7 @@ fn a_killed_tool_goes_on_where_it_stopped() {
     let load = Load::start(cluster.edge());
     let old = signer(&cluster);
     for step in 1..=6 {
-        let mut tool = rotate_until(&cluster, &format!("[{step}/6]"));
+        let mut tool = rotate_until(&cluster, &[], &format!("[{step}/6]"));
         tool.kill();
         tool.wait(LONG);
     }
@@ -103,7 +104,7 @@ fn nobody_goes_on_past_a_node_that_is_behind() {
     for part in ["data-node-1 does not tell its status", "start it again", "goes on from here"] {
         assert!(said.err.contains(part), "{part}: {}", said.text());
     }
-    let mut tool = rotate_until(&cluster, "waiting for data-node-1");
+    let mut tool = rotate_until(&cluster, &[], "waiting for data-node-1");
     signal(tool.pid(), INTERRUPT);
     assert_eq!(tool.wait(LONG).code(), Some(1));
     assert!(tool.log().contains("interrupted"), "{}", tool.log());
@@ -156,6 +157,70 @@ fn a_full_disk_stops_the_tool_and_nothing_else() {
 fn rotate_on_full_disk(cluster: &Cluster) -> Said {
     let script = r#"set -o pipefail; (trap '' XFSZ; ulimit -f 0; exec "$0" ca rotate --dir "$1") 2>&1 | cat"#;
     program("bash").args(["-c", script, MESHCTL, &text(cluster.dir())]).within(2 * LONG).run()
+}
+
+/// Every file of the mesh replaced at once by another CA's, as when the set is made again: each process holds that back and
+/// names the way out. The tool goes it, killed once on the way, and no call fails.
+#[test]
+fn a_replaced_set_is_adopted() {
+    let cluster = plan().start();
+    let load = Load::start(cluster.edge());
+    let (old, root) = (signer(&cluster), cluster.dir().join("certs/mesh"));
+    let made = cluster.dir().join("made-again");
+    let said = cluster.meshctl(&["certs", "init", "--out", &text(&made), "--data-nodes", "1"]).run();
+    assert!(said.success, "{}", said.text());
+    for member in cluster.members() {
+        take_over(
+            &made.join("mesh").join(&member.node),
+            &root.join(&member.node),
+            &["server.key", "ca.pem", "server.pem"],
+        );
+    }
+    take_over(&made.join("mesh"), &root, &["ca.key", "ca.pem"]);
+    for member in cluster.members() {
+        wait::until(&format!("{} holds the set back", member.node), LONG, || {
+            let status = cluster.status(&member.node)?;
+            let reason = status["last_reload"]["reason"].as_str().unwrap_or_default();
+            let told =
+                reason.contains("ca rotate") && reason.contains("--adopt") && status["held"]["force"].is_string();
+            if told { Ok(()) } else { Err(status.to_string()) }
+        });
+        assert_eq!(served(&cluster, &member.node), [old.as_str()]);
+    }
+    load.more_calls(10);
+    let certs = text(&cluster.dir().join("certs"));
+    let mut tool = rotate_until(&cluster, &["--adopt", &certs], "[2/6]");
+    tool.kill();
+    tool.wait(LONG);
+    rotated(&cluster);
+    assert_ne!(signer(&cluster), old);
+    is_of(&cluster, &signer(&cluster));
+    load.more_calls(20);
+    load.stop().assert_no_failure();
+}
+
+fn take_over(from: &Path, to: &Path, names: &[&str]) {
+    let files = names.iter().map(|name| {
+        let text = fs::read_to_string(from.join(name)).unwrap();
+        if name.ends_with(".key") { NewFile::secret(name, &text) } else { NewFile::public(name, &text) }
+    });
+    folder::replace(to, files.collect(), time::OffsetDateTime::now_utc()).unwrap();
+}
+
+/// A CA that is none, and one whose roll-over is not the one under way.
+#[test]
+fn what_cannot_be_adopted_changes_nothing() {
+    let cluster = plan().start();
+    let before = signer(&cluster);
+    let said = rotate(&cluster, &["--adopt", &text(&cluster.dir().join("config"))]);
+    assert!(!said.success && said.err.contains("there is no CA to adopt"), "{}", said.text());
+    let said = rotate(&cluster, &["--adopt", &text(&cluster.dir().join("certs"))]);
+    assert!(!said.success && said.err.contains("serves no CA but the one to adopt"), "{}", said.text());
+    assert!(!under_way(&cluster));
+    begin(&cluster);
+    let said = rotate(&cluster, &["--adopt", &text(&cluster.dir().join("certs"))]);
+    assert!(!said.success && said.err.contains("end it first"), "{}", said.text());
+    assert_eq!(signer(&cluster), before);
 }
 
 /// Where revocation lists are read, a CA without one vouches for nobody: the new one brings its own.

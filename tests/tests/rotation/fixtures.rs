@@ -39,9 +39,9 @@ fn rotation(cluster: &Cluster) -> Run {
 }
 
 /// `meshctl ca rotate` until it has said `line`.
-pub(crate) fn rotate_until(cluster: &Cluster, line: &str) -> Process {
+pub(crate) fn rotate_until(cluster: &Cluster, more: &[&str], line: &str) -> Process {
     let mut command = Command::new(MESHCTL);
-    command.args(["ca", "rotate", "--wait", "10m", "--dir"]).arg(cluster.dir());
+    command.args(["ca", "rotate", "--wait", "10m", "--dir"]).arg(cluster.dir()).args(more);
     let mut tool = Process::spawn("meshctl ca rotate", command, &cluster.dir().join("rotate.log"));
     wait::until(&format!("the tool says {line}"), LONG, || {
         let said = tool.log();

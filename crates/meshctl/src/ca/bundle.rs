@@ -1,6 +1,8 @@
 //! A CA bundle: certificates one after the other, with the comments before them. Pure.
 use anyhow::{Context, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -29,6 +31,24 @@ impl Bundle {
             "it holds no certificate; it must hold PEM blocks that begin with -----BEGIN CERTIFICATE-----"
         );
         Ok(Self(entries))
+    }
+
+    /// One certificate, DER in hex, as a status document tells it.
+    ///
+    /// # Errors
+    /// When it is no hex.
+    pub fn of_hex(der: &str) -> anyhow::Result<Self> {
+        let digits: Option<Vec<u32>> = der.chars().map(|digit| digit.to_digit(16)).collect();
+        let digits = digits.filter(|digits| !digits.is_empty() && digits.len() % 2 == 0).context("it is no hex")?;
+        let bytes = digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]));
+        let der = bytes.collect::<Result<Vec<_>, _>>()?;
+        let lines: Vec<_> = STANDARD
+            .encode(der)
+            .into_bytes()
+            .chunks(64)
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect();
+        Self::parse(&format!("-----BEGIN CERTIFICATE-----\n{}\n{END}\n", lines.join("\n")))
     }
 
     /// The SHA-256 of each certificate, lower-case hex, in their order.
@@ -132,6 +152,16 @@ mod tests {
         let left = both.without(old.signer());
         assert_eq!(left.pem(), format!("# a partner's\n{new}"));
         assert!(!left.holds(old.signer()));
+    }
+
+    #[test]
+    fn a_certificate_comes_back_from_hex() {
+        let ca = Bundle::parse(&ca("one")).unwrap();
+        let hex: String = ca.signer_der().unwrap().iter().map(|byte| format!("{byte:02X}")).collect();
+        assert_eq!(Bundle::of_hex(&hex).unwrap().signer(), ca.signer());
+        for text in ["", "abc", "zz"] {
+            Bundle::of_hex(text).unwrap_err();
+        }
     }
 
     #[test]

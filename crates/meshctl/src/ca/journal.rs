@@ -1,6 +1,6 @@
 //! What outlives a crash of the tool: the new CA, and the step that is under way.
 //!
-//! The folder `ca-rotation` in the cluster's folder, for its owner alone: `state.json`, the new `ca.pem` and, until the end,
+//! The folder `ca-rotation` in the cluster's folder, for its owner alone: `state.json`, the `old.pem` that goes, the new `ca.pem` and, until the end,
 //! its `ca.key`. It appears whole, by one rename, before the first file of the cluster is touched, and goes by one rename
 //! after the last was verified. `state.json` is replaced by renames and synced, so a reader sees the step before or after.
 use std::fs::{self, File, TryLockError};
@@ -17,6 +17,7 @@ use crate::certs::folder::{self, NewFile};
 
 const NAME: &str = "ca-rotation";
 const STATE: &str = "state.json";
+const OLD: &str = "old.pem";
 
 /// What is done next; waiting for what the one before needs belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +84,7 @@ impl Journal {
         folder::create_private(&fresh)?;
         let files = [
             NewFile::public("ca.pem", &ca.pem()),
+            NewFile::public(OLD, &old.clone().first().pem()),
             NewFile::secret("ca.key", &new.key_pem()),
             NewFile::secret(STATE, &text(&state)?),
         ];
@@ -104,6 +106,16 @@ impl Journal {
     /// When its files are gone.
     pub fn authority(&self, now: OffsetDateTime) -> anyhow::Result<Authority> {
         Authority::load(&self.folder, now).context("the new CA cannot be loaded")
+    }
+
+    /// The CA that goes.
+    ///
+    /// # Errors
+    /// When its file is gone.
+    pub fn old(&self) -> anyhow::Result<Bundle> {
+        let path = self.folder.join(OLD);
+        let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+        Bundle::parse(&text).with_context(|| format!("{} cannot be used", path.display()))
     }
 
     /// From now on `step` is under way.

@@ -9,7 +9,8 @@
 //! 4. The edge's CA is another one, whose clients trust it by files of their own; it is not touched here.
 //!
 //! Parts: [`rotate`] is the command and the order of steps; [`journal`] is what outlives a crash; [`site`] is the files;
-//! [`bundle`] (pure) is a `ca.pem`; [`lag`] (pure) is who is behind; [`crl`] brings the new CA's revocation list.
+//! [`bundle`] (pure) is a `ca.pem`; [`adopt`] finds both CAs where the new one is there already; [`lag`] (pure) is who is behind; [`crl`] brings the new CA's revocation list.
+pub mod adopt;
 pub mod bundle;
 pub mod crl;
 pub mod journal;

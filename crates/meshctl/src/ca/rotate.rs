@@ -3,12 +3,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rcgen::{DistinguishedName, DnType, DnValue};
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use super::adopt;
 use super::bundle::Bundle;
 use super::crl;
 use super::journal::{Journal, Lock, Step};
@@ -30,6 +31,9 @@ const PACE: Duration = Duration::from_millis(250);
     It goes on past nobody: a process that is behind is named, with what to do. After that, after Ctrl-C or a crash, run the \
     same command again: it goes on where it stopped. Until then the cluster serves as it is, and DIR/ca-rotation holds the new \
     CA's key; there is no way back, and none is needed.\n\n\
+    Were all files replaced at once by those of another CA? Then every process holds them back, for they would cut off its peers. \
+    `--adopt DIR` goes to that CA: DIR is its folder, and may be the cluster's own certs folder, where it lies now. Both CAs go into \
+    every bundle first.\n\n\
     It is the mesh's CA that is replaced. The edge's is another: its clients trust it by a file of theirs. Where \
     internaltls.crlPath is set, the new CA comes with a list that revokes nothing, good for 30 days: sign the next before then.")]
 pub struct Args {
@@ -39,6 +43,9 @@ pub struct Args {
     /// How long one step may wait for a process that is behind: 20s, 15m
     #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = lifetime::parse)]
     pub wait: Duration,
+    /// Go to the CA in this folder (ca.pem and ca.key) instead of to a new one
+    #[arg(long, value_name = "DIR")]
+    pub adopt: Option<PathBuf>,
     #[command(flatten)]
     pub validity: Validity,
 }
@@ -59,18 +66,13 @@ impl Args {
         let _lock = Lock::take(&self.dir)?;
         let mut walk = Walk { args: self, site, interrupts: signal(SignalKind::interrupt())? };
         let journal = match Journal::open(&self.dir)? {
-            Some(journal) => resumed(journal),
+            Some(journal) => walk.resume(journal)?,
             None => walk.begin().await?,
         };
         walk.go_on(journal).await.with_context(|| {
             format!("stopped; when that is mended, `meshctl ca rotate --dir {}` goes on from here", self.dir.display())
         })
     }
-}
-
-fn resumed(journal: Journal) -> Journal {
-    crate::note(&format!("going on with the roll-over to the CA {}", short(&journal.state().new)));
-    journal
 }
 
 struct Walk<'a> {
@@ -80,12 +82,37 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    fn resume(&self, journal: Journal) -> anyhow::Result<Journal> {
+        let new = journal.state().new.clone();
+        if let Some(dir) = &self.args.adopt {
+            let adopted = adopt::authority(dir, OffsetDateTime::now_utc())?;
+            ensure!(
+                Bundle::parse(adopted.cert_pem())?.signer() == new,
+                "a roll-over to another CA, {}, is under way; end it first: the same command without --adopt",
+                short(&new)
+            );
+        }
+        crate::note(&format!("going on with the roll-over to the CA {}", short(&new)));
+        Ok(journal)
+    }
+
     /// Nothing is touched unless everything is in order before.
     async fn begin(&mut self) -> anyhow::Result<Journal> {
+        if let Some(dir) = &self.args.adopt {
+            return self.begin_adoption(dir).await;
+        }
         let old = self.site.bundle()?;
         let in_order = Wanted { with: vec![old.signer().to_owned()], ..self.leaves()? };
         self.wait(|_| Ok(in_order.clone())).await.context("nothing was changed, for the cluster is not in order")?;
         let new = successor(&old, OffsetDateTime::now_utc())?;
+        Journal::begin(&self.args.dir, &old, &new)
+    }
+
+    /// The disk may be anything; what counts is that every process tells what it serves.
+    async fn begin_adoption(&self, dir: &Path) -> anyhow::Result<Journal> {
+        let new = adopt::authority(dir, OffsetDateTime::now_utc())?;
+        let told = status::collect(&Cluster::read(&self.args.dir)?).await;
+        let old = adopt::in_use(&told, Bundle::parse(new.cert_pem())?.signer()).context("nothing was changed")?;
         Journal::begin(&self.args.dir, &old, &new)
     }
 
@@ -103,12 +130,12 @@ impl Walk<'_> {
     fn add(&self, journal: &mut Journal) -> anyhow::Result<()> {
         let (now, count) = (OffsetDateTime::now_utc(), self.site.len());
         crate::note(&format!(
-            "[1/6] the new CA, {}, goes into the bundles of {count} nodes",
+            "[1/6] the new CA, {}, goes into the bundles of {count} nodes, beside the old one",
             short(&journal.state().new)
         ));
         let new = journal.authority(now)?;
         self.site.crls.iter().try_for_each(|at| crl::bring(at, &new, now))?;
-        self.site.add(&Bundle::parse(new.cert_pem())?)?;
+        self.site.add(&journal.old()?, &Bundle::parse(new.cert_pem())?)?;
         journal.advance(Step::Renew)
     }
 

@@ -67,12 +67,12 @@ impl Site {
         self.members.is_empty()
     }
 
-    /// Puts `new` into every bundle, after what is there.
+    /// Puts `old` and `new` into every bundle, after what is there.
     ///
     /// # Errors
     /// When something cannot be read or written.
-    pub fn add(&self, new: &Bundle) -> anyhow::Result<()> {
-        self.every_bundle(|bundle| bundle.and(new))
+    pub fn add(&self, old: &Bundle, new: &Bundle) -> anyhow::Result<()> {
+        self.every_bundle(|bundle| bundle.and(old).and(new))
     }
 
     /// Takes this CA out of every bundle.
