@@ -1,14 +1,18 @@
-//! The command line: `up`, `run`, `certs`, `ca`, `status`, `verify`.
+//! The command line: `up`, `run`, `certs`, `ca`, `status`, `health`, `verify`.
 //!
 //! 1. A command that fails says in one sentence what to do, prints the causes once, a line each, and exits 1; a command that
 //!    was called wrongly exits 2.
 //! 2. `.mesh` is the cluster's folder unless `--dir` names another.
-//! 3. The binary is a few lines, so that the tests' package can build its own from [`main`].
+//! 3. Called `milvus` or `curl`, as in the image, it does what compose files of Milvus want of those.
+//! 4. The binary is a few lines, so that the tests' package can build its own from [`main`].
 pub mod ca;
 pub mod certs;
 pub mod cluster;
+pub mod health;
 mod http;
+mod image;
 pub mod lifetime;
+mod operator;
 mod roles;
 pub mod run;
 pub mod status;
@@ -46,6 +50,8 @@ enum Command {
     Ca(ca::Command),
     /// Tell what each process serves, and every internal connection
     Status(status::Args),
+    /// Ask one process whether it is ready
+    Health(health::Args),
     /// Prove from outside that internal ports refuse everyone but the mesh
     Verify(verify::Args),
 }
@@ -53,7 +59,7 @@ enum Command {
 /// Runs what the arguments of this process ask for.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command.run() {
+    match image::run(&image::arguments()) {
         Ok(code) => code,
         Err(error) => node::failed(&error),
     }
@@ -65,6 +71,12 @@ fn note(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+impl Cli {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        self.command.run()
+    }
+}
+
 impl Command {
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
@@ -73,6 +85,7 @@ impl Command {
             Self::Certs(command) => command.run(),
             Self::Ca(command) => command.run(),
             Self::Status(args) => args.run(),
+            Self::Health(args) => args.run(),
             Self::Verify(args) => args.run(),
         }
     }

@@ -70,20 +70,46 @@ pub fn write_flat(folder: &Path, files: &[NewFile]) -> anyhow::Result<()> {
     sync(folder)
 }
 
-/// Makes a versioned folder of files; it must not exist yet.
+/// Makes a versioned folder of files; it must not exist yet. It is made aside and appears whole.
 ///
 /// # Errors
 /// When it exists, or cannot be written.
 pub fn create_versioned(folder: &Path, files: &[NewFile], now: OffsetDateTime) -> anyhow::Result<()> {
     create_private(parent(folder))?;
-    fs::DirBuilder::new().mode(0o700).create(folder).with_context(|| cannot_write(folder))?;
-    let version = write_version(folder, files, now, None)?;
-    symlink(&version, folder.join(LINK)).with_context(|| cannot_write(folder))?;
+    let aside = aside(folder);
+    let _ = fs::remove_dir_all(&aside);
+    fs::DirBuilder::new().mode(0o700).create(&aside).with_context(|| cannot_write(&aside))?;
+    let version = write_version(&aside, files, now, None)?;
+    symlink(&version, aside.join(LINK)).with_context(|| cannot_write(&aside))?;
     for file in files {
-        symlink(Path::new(LINK).join(&file.name), folder.join(&file.name)).with_context(|| cannot_write(folder))?;
+        symlink(Path::new(LINK).join(&file.name), aside.join(&file.name)).with_context(|| cannot_write(&aside))?;
     }
-    sync(folder)?;
+    sync(&aside)?;
+    fs::rename(&aside, folder).with_context(|| cannot_write(folder))?;
     sync(parent(folder))
+}
+
+fn aside(folder: &Path) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    parent(folder).join(format!(".{name}.new"))
+}
+
+/// Makes `link` lead to `folder`, which need not be there yet. Done twice it is done once.
+///
+/// # Errors
+/// When something else is in its place, or it cannot be written.
+pub fn link(link: &Path, folder: &Path) -> anyhow::Result<()> {
+    if fs::read_link(link).is_ok_and(|leads_to| leads_to == folder) {
+        return Ok(());
+    }
+    symlink(folder, link).with_context(|| cannot_write(link))?;
+    sync(parent(link))
+}
+
+/// Where `folder` is: there, or where a link of its name leads to.
+#[must_use]
+pub fn place_of(folder: &Path) -> PathBuf {
+    fs::read_link(folder).unwrap_or_else(|_| folder.to_owned())
 }
 
 /// Whether `folder` is a versioned one.

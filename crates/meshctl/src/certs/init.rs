@@ -41,9 +41,21 @@ pub struct Args {
     /// How the mesh is named in its certificates (internaltls.trustDomain)
     #[arg(long, default_value = "mesh.internal", value_name = "NAME")]
     pub trust_domain: TrustDomain,
+    /// Put each node's own files (the proxy's with the edge's) in a folder DIR/NODE, as a volume each, with links to them in OUT
+    #[arg(long, value_name = "DIR")]
+    pub nodes: Option<PathBuf>,
+    /// Make what is missing, and leave what is there as it is
+    #[arg(long)]
+    pub if_missing: bool,
+    /// A text to print in the end, such as how to reach the cluster
+    #[arg(long, value_name = "FILE")]
+    pub and_say: Option<PathBuf>,
     #[command(flatten)]
     pub validity: Validity,
 }
+
+/// Members that run no process of the cluster: the tool's own, and a scraper's.
+const WITHOUT_PROCESS: [&str; 2] = ["operator", "metrics"];
 
 /// How long leaves are valid.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -91,11 +103,14 @@ impl Args {
         let now = OffsetDateTime::now_utc();
         self.make(now)?;
         println!(
-            "certificates made in {}, leaves valid until {}",
+            "certificates are in {}; leaves made now are valid until {}",
             self.out.display(),
             date(now + self.validity.duration())
         );
         println!("replace the leaves before then, without a restart: meshctl certs renew --dir {}", self.out.display());
+        if let Some(file) = &self.and_say {
+            print!("\n{}", fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?);
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -111,9 +126,18 @@ impl Args {
         }
     }
 
-    /// Both halves are made aside and put in place by a rename each, so that a broken run leaves no half of a set.
+    /// Both halves are made aside and put in place by a rename each, so that a broken run leaves no half of a set. What lies
+    /// elsewhere comes last: it can be made again from the authorities.
     fn make_mesh(&self, now: OffsetDateTime) -> anyhow::Result<()> {
-        ["edge", "mesh"].iter().try_for_each(|name| refuse_existing(&self.out.join(name)))?;
+        let halves = ["edge", "mesh"].map(|name| self.out.join(name));
+        if !(self.if_missing && halves.iter().all(|half| half.exists())) {
+            halves.iter().try_for_each(|half| refuse_existing(half))?;
+            self.make_halves(now)?;
+        }
+        self.complete(now)
+    }
+
+    fn make_halves(&self, now: OffsetDateTime) -> anyhow::Result<()> {
         let aside = self.out.join(format!(".init-{}", std::process::id()));
         let made = self.make_edge(&aside.join("edge"), now).and_then(|()| self.make_nodes(&aside.join("mesh"), now));
         let placed = made
@@ -135,10 +159,36 @@ impl Args {
         folder::write_flat(
             folder,
             &[NewFile::public("ca.pem", authority.cert_pem()), NewFile::secret("ca.key", &authority.key_pem())],
-        )?;
-        members(self.data_nodes)?.iter().try_for_each(|member| {
-            make_node(folder, &authority, &self.trust_domain, member, self.validity.duration(), now)
-        })
+        )
+    }
+
+    /// Every leaf that is not there yet.
+    fn complete(&self, now: OffsetDateTime) -> anyhow::Result<()> {
+        let (mesh, members) = (self.out.join("mesh"), members(self.data_nodes)?);
+        if let Some(nodes) = &self.nodes {
+            let nodes = std::path::absolute(nodes)?;
+            let serving = members.iter().filter(|member| !WITHOUT_PROCESS.contains(&member.role.as_str()));
+            serving
+                .map(|member| member.node.as_str())
+                .try_for_each(|node| folder::link(&mesh.join(node), &nodes.join(node).join("mesh")))?;
+            self.complete_edge(&nodes.join("proxy-1/edge"), now)?;
+        }
+        add_missing(&mesh, &self.trust_domain, &members, self.validity.duration(), now).map(drop)
+    }
+
+    /// The server's half of the edge, where the proxy alone finds it.
+    fn complete_edge(&self, folder: &Path, now: OffsetDateTime) -> anyhow::Result<()> {
+        let edge = self.out.join("edge");
+        folder::link(&edge.join("server"), folder)?;
+        if folder.join("server.pem").exists() {
+            return Ok(());
+        }
+        let authority = Authority::load(&edge, now)
+            .context("the proxy has no leaf for clients, and the edge's CA cannot sign one")?;
+        let server = authority.issue(&self.edge_server(KeyKind::EcP256)?, self.validity.duration(), now)?;
+        let mut files = vec![NewFile::public("ca.pem", authority.cert_pem())];
+        files.extend(pair("server", &server));
+        folder::create_versioned(folder, &files, now)
     }
 
     fn make_milvus(&self, now: OffsetDateTime) -> anyhow::Result<()> {
@@ -157,10 +207,12 @@ impl Args {
         key: KeyKind,
         now: OffsetDateTime,
     ) -> anyhow::Result<(Vec<NewFile>, String)> {
-        let server = authority.issue(&self.edge_server(key)?, self.validity.duration(), now)?;
         let client = authority.issue(&self.edge_client(key)?, self.validity.duration(), now)?;
         let mut files = vec![NewFile::public("ca.pem", authority.cert_pem())];
-        files.extend(pair("server", &server));
+        if self.nodes.is_none() {
+            let server = authority.issue(&self.edge_server(key)?, self.validity.duration(), now)?;
+            files.extend(pair("server", &server));
+        }
         files.extend(pair("client", &client));
         Ok((files, client.serial))
     }
@@ -195,7 +247,8 @@ pub fn add_missing(
     valid_for: Duration,
     now: OffsetDateTime,
 ) -> anyhow::Result<Vec<NodeId>> {
-    let missing: Vec<_> = members.iter().filter(|member| !mesh.join(member.node.as_str()).exists()).collect();
+    let has_none = |member: &&Member| !mesh.join(member.node.as_str()).join("server.pem").exists();
+    let missing: Vec<_> = members.iter().filter(has_none).collect();
     if missing.is_empty() {
         return Ok(Vec::new());
     }
@@ -247,7 +300,7 @@ fn make_node(
     let leaf = authority.issue(&node_request(trust_domain, member)?, valid_for, now)?;
     let mut files = vec![NewFile::public("ca.pem", authority.cert_pem())];
     files.extend(pair("server", &leaf));
-    folder::create_versioned(&mesh.join(member.node.as_str()), &files, now)
+    folder::create_versioned(&folder::place_of(&mesh.join(member.node.as_str())), &files, now)
 }
 
 /// Key first, leaf last: the order in which a flat folder is replaced.

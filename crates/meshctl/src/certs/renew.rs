@@ -175,7 +175,6 @@ fn leaf_folders(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn collect(folder: &Path, depth: u8, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     if stems(folder).next().is_some() {
         found.push(folder.to_path_buf());
-        return Ok(());
     }
     if depth == 0 {
         return Ok(());
@@ -185,7 +184,7 @@ fn collect(folder: &Path, depth: u8, found: &mut Vec<PathBuf>) -> anyhow::Result
     })?;
     for entry in entries.flatten() {
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if !hidden && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if !hidden && entry.path().is_dir() {
             collect(&entry.path(), depth - 1, found)?;
         }
     }

@@ -1,6 +1,6 @@
 //! `status`: what each process serves, and every live connection of the mesh, as both ends tell it.
 //!
-//! 1. Read from the status document of each process named in `cluster.json`. One that does not answer is listed with the
+//! 1. Read from the status document of each process named in `cluster.json`, on loopback in plaintext, elsewhere as the operator. One that does not answer is listed with the
 //!    reason, and makes the exit code 1.
 //! 2. A connection stands in the list once for each end that told of it (`told_by`): `peer` and `peer_serial` are what that
 //!    end verified, so that a leaf that one end has and the other does not know is seen.
@@ -16,7 +16,7 @@ use anyhow::{Context, ensure};
 use time::OffsetDateTime;
 
 use crate::cluster::{Cluster, Process};
-use crate::http;
+use crate::operator::Operator;
 use document::{Document, ProcessStatus, Told};
 
 /// The arguments of `status`.
@@ -53,7 +53,9 @@ impl Args {
 
 /// What all processes of a cluster tell, asked at once.
 pub async fn collect(cluster: &Cluster) -> Document {
-    let asked: Vec<_> = cluster.processes.iter().cloned().map(|process| tokio::spawn(ask(process))).collect();
+    let operator = Operator::of(cluster).await.map_err(|error| format!("{error:#}"));
+    let asked: Vec<_> =
+        cluster.processes.iter().cloned().map(|process| tokio::spawn(ask(operator.clone(), process))).collect();
     let mut document = Document::default();
     for answer in asked {
         if let Ok((process, told)) = answer.await {
@@ -63,15 +65,20 @@ pub async fn collect(cluster: &Cluster) -> Document {
     document
 }
 
-async fn ask(process: Process) -> (ProcessStatus, Vec<Told>) {
-    match fetch(&process.management).await {
+async fn ask(operator: Result<Operator, String>, process: Process) -> (ProcessStatus, Vec<Told>) {
+    let fetched = match operator {
+        Ok(operator) => fetch(&operator, &process).await.map_err(|error| format!("{error:#}")),
+        Err(error) => Err(error),
+    };
+    match fetched {
         Ok(answer) => answer.split(&process),
-        Err(error) => (ProcessStatus::silent(&process, format!("{error:#}")), Vec::new()),
+        Err(error) => (ProcessStatus::silent(&process, error), Vec::new()),
     }
 }
 
-async fn fetch(management: &str) -> anyhow::Result<document::Answer> {
-    let (code, body) = http::get(management, "/status").await?;
-    ensure!(code == 200, "http://{management}/status answered {code}");
-    serde_json::from_slice(&body).with_context(|| format!("http://{management}/status is not the status of a node"))
+async fn fetch(operator: &Operator, process: &Process) -> anyhow::Result<document::Answer> {
+    let (code, body) = operator.get(process, "/status").await?;
+    let management = &process.management;
+    ensure!(code == 200, "{management}/status answered {code}");
+    serde_json::from_slice(&body).with_context(|| format!("{management}/status is not the status of a node"))
 }

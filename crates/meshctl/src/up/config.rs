@@ -70,13 +70,13 @@ fn decided(plan: &Plan, node: &Node) -> Keys {
     let loopback = || "127.0.0.1".to_owned();
     let mut keys = Keys::from([
         ("common.security.tlsMode", plan.tls_mode.to_string()),
-        ("proxy.address", loopback()),
+        ("proxy.address", plan.address.to_string()),
         ("proxy.port", plan.grpc.to_string()),
         ("coordinator.address", loopback()),
         ("dataNode.address", loopback()),
         ("cluster.coordinator", address_of(plan, Role::Coordinator)),
         (MAP, data_nodes(plan)),
-        ("management.healthAddress", loopback()),
+        ("management.healthAddress", plan.address.to_string()),
         ("management.healthPort", node.health.port().to_string()),
         ("management.address", loopback()),
         ("management.port", node.management.port().to_string()),

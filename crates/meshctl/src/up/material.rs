@@ -39,6 +39,9 @@ fn make(plan: &Plan, certs: &Path, now: OffsetDateTime) -> anyhow::Result<()> {
         layout: init::Layout::Mesh,
         data_nodes: data_nodes(plan)?,
         trust_domain: plan.trust_domain.clone(),
+        nodes: None,
+        if_missing: false,
+        and_say: None,
         validity: init::Validity { days: DAYS, valid_for: None },
     };
     args.make(now)

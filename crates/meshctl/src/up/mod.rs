@@ -19,6 +19,7 @@ mod ports;
 mod progress;
 mod supervisor;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ use plan::Plan;
 
 /// How `up` is used.
 pub const EXAMPLE: &str = "Example:\n  meshctl up\n  meshctl up --dir /tmp/second --free-ports --tls-mode 2\n\n\
-    Everything listens on loopback only. A process that dies while the cluster starts stops all of it; one that dies later is \
+    Everything listens on loopback only; --address opens what clients and probes use. A process that dies while the cluster starts stops all of it; one that dies later is \
     told of, and the others go on. Ctrl-C stops proxy, data-nodes and coordinator, in this order.";
 
 /// The arguments of `up`, and of `run standalone`.
@@ -56,6 +57,9 @@ pub struct Args {
     /// The first of the ports for health and status, two a process [default: 9091]
     #[arg(long, value_name = "PORT")]
     pub management_port: Option<u16>,
+    /// Where clients and probes are served; what is internal stays on loopback
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub address: IpAddr,
     /// Take free ports wherever none is named here, so that several clusters fit on a host
     #[arg(long)]
     pub free_ports: bool,

@@ -2,8 +2,8 @@
 //!
 //! 1. The proxy is the first process: its health port is the base, where Milvus has it.
 //! 2. What the user's file names counts. What it does not name is ours: TLS at the edge, mutual TLS within, ports as
-//!    documented. Addresses are loopback whatever the file says.
-use std::net::{Ipv4Addr, SocketAddr};
+//!    documented. Addresses are loopback whatever the file says, but for clients' and probes' where `--address` does.
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -37,6 +37,8 @@ pub struct Plan {
     pub given: Keys,
     /// In the order in which they stop: proxy, data-nodes, coordinator.
     pub nodes: Vec<Node>,
+    /// Where clients and probes are served.
+    pub address: IpAddr,
     /// Clients' TLS.
     pub tls_mode: u8,
     /// Whether we make the edge's certificates.
@@ -121,6 +123,7 @@ pub fn plan(args: &Args, dir: &Path, given: Keys, ports: &mut impl Choose) -> an
         dir: dir.to_owned(),
         base: args.config.as_ref().map(std::path::absolute).transpose()?,
         nodes: nodes(args, dir, ports)?,
+        address: args.address,
         tls_mode: tls_mode(args, &given)?,
         own_edge: nobody_names(["tls.serverPemPath", "tls.serverKeyPath", "tls.caPemPath"]),
         own_mesh: nobody_names(["internaltls.serverPemPath", "internaltls.serverKeyPath", "internaltls.caPemPath"]),

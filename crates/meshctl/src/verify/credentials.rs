@@ -131,7 +131,7 @@ impl Clone for Pair {
 }
 
 /// A URI SAN of the mesh names the trust domain; a leaf without one is shared, and bears the name it is called by.
-fn naming(sans: &[SanType]) -> anyhow::Result<Naming> {
+pub(crate) fn naming(sans: &[SanType]) -> anyhow::Result<Naming> {
     let domain = sans.iter().find_map(|san| match san {
         SanType::URI(uri) => uri.as_str().strip_prefix("spiffe://")?.split('/').next().map(str::to_owned),
         _ => None,
