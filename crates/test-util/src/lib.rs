@@ -6,8 +6,9 @@
 //!
 //! Parts: [`authority`] signs; [`disk`] puts files where processes look, in the ways people do; [`documented`] is the set that
 //! the Milvus documentation makes; [`process`] and [`cluster`] run things; [`relay`] stands between them; [`http`], [`tls`], [`load`],
-//! [`command`] and [`python`] ask them.
+//! [`clients`], [`command`] and [`python`] ask them.
 pub mod authority;
+pub mod clients;
 pub mod cluster;
 pub mod command;
 pub mod disk;

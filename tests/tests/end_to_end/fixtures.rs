@@ -3,9 +3,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+pub(crate) use test_util::clients::{argument, milvus, post, rest};
 use test_util::cluster::{Cluster, Edge, Plan};
-use test_util::command::{Answer, curl};
 use test_util::process::is_running;
 use test_util::python::Python;
 
@@ -60,40 +60,9 @@ fn sweep() {
     }
 }
 
-/// The arguments of `MilvusClient` for this edge, as its documentation has them.
-pub(crate) fn milvus(edge: &Edge) -> Value {
-    let uri = format!("{}://127.0.0.1:{}", edge.scheme(), edge.port());
-    match edge.tls_mode {
-        0 => json!({"uri": uri}),
-        1 => json!({"uri": uri, "server_pem_path": edge.ca, "server_name": "localhost"}),
-        _ => json!({
-            "uri": uri, "client_pem_path": edge.cert, "client_key_path": edge.key, "ca_pem_path": edge.ca,
-            "server_name": "localhost",
-        }),
-    }
-}
-
 /// Runs a client script against `edge`, with `more` in its argument.
 pub(crate) fn run(edge: &Edge, script: &str, more: Value) -> Value {
     python().run(script, &argument(edge, more))
-}
-
-/// The argument of a client script.
-pub(crate) fn argument(edge: &Edge, more: Value) -> Value {
-    let mut argument = json!({"client": milvus(edge)});
-    argument.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    argument
-}
-
-/// `curl` with this edge's credentials.
-pub(crate) fn rest(edge: &Edge, more: &[&str], path: &str) -> Answer {
-    let url = format!("{}://{}/v2/vectordb/{path}", edge.scheme(), edge.rest);
-    curl(edge.curl().into_iter().chain(more.iter().map(ToString::to_string)).chain([url]))
-}
-
-/// A POST with this body.
-pub(crate) fn post(edge: &Edge, path: &str, body: &Value) -> Answer {
-    rest(edge, &["-X", "POST", "-H", "Content-Type: application/json", "-d", &body.to_string()], path)
 }
 
 /// `path` as text.
