@@ -1,0 +1,6 @@
+//! `mesh-bench`.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    benches::cli::main()
+}

@@ -1,0 +1,150 @@
+//! Runs the scenarios: each round all variants, in an order drawn anew.
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngCore, SeedableRng};
+use test_util::authority::Key;
+
+use crate::call::Job;
+use crate::child::{Server, client};
+use crate::figures::Outcome;
+use crate::material::Material;
+use crate::sample::Sample;
+use crate::scenario::{Scenario, Window, Work};
+use crate::variant::Variant;
+
+/// How often the leaves are replaced while a rotation is measured.
+const RENEWAL: Duration = Duration::from_millis(250);
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The work, and who does it.
+    pub scenarios: Vec<(&'static Scenario, Vec<Variant>)>,
+    /// How often.
+    pub rounds: usize,
+    /// For how long each time.
+    pub window: Window,
+    /// Decides the order within each round.
+    pub seed: u64,
+    /// For certificates and logs; made anew.
+    pub folder: PathBuf,
+}
+
+impl Plan {
+    /// Windows in all.
+    #[must_use]
+    pub fn windows(&self) -> usize {
+        self.scenarios.iter().map(|(_, variants)| variants.len() * self.rounds).sum()
+    }
+
+    /// Runs everything. `begins` is told of each window, `ends` of each scenario.
+    ///
+    /// # Errors
+    /// The first call that failed.
+    pub fn run(
+        &self,
+        mut begins: impl FnMut(&Scenario, Variant),
+        mut ends: impl FnMut(&Outcome),
+    ) -> Result<Vec<Outcome>> {
+        let mut random = StdRng::seed_from_u64(self.seed);
+        let mut outcomes = Vec::new();
+        for (scenario, variants) in &self.scenarios {
+            let outcome = self.scenario(scenario, variants, &mut random, &mut begins)?;
+            ends(&outcome);
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    fn scenario(
+        &self,
+        scenario: &'static Scenario,
+        variants: &[Variant],
+        random: &mut impl RngCore,
+        begins: &mut impl FnMut(&Scenario, Variant),
+    ) -> Result<Outcome> {
+        let mut samples: Vec<(Variant, Vec<Sample>)> = variants.iter().map(|variant| (*variant, Vec::new())).collect();
+        let mut order: Vec<usize> = (0..variants.len()).collect();
+        for _ in 0..self.rounds {
+            order.shuffle(random);
+            for nth in &order {
+                begins(scenario, variants[*nth]);
+                let sample = self.window(scenario, variants[*nth]);
+                samples[*nth].1.push(sample.with_context(|| variants[*nth].about())?);
+            }
+        }
+        Ok(Outcome { scenario, samples })
+    }
+
+    fn window(&self, scenario: &Scenario, variant: Variant) -> Result<Sample> {
+        let folder = fresh(&self.folder)?;
+        let material = Material::create(&folder, key(scenario));
+        let server = Server::start(variant, &folder)?;
+        let _rotating = matches!(scenario.work, Work::Rotating { .. }).then(|| Rotation::begin(material));
+        client(&Job {
+            scenario: scenario.name.to_owned(),
+            variant,
+            address: server.address,
+            folder,
+            window: self.window,
+            server: server.pid(),
+            pids: vec![server.pid()],
+        })
+    }
+}
+
+/// An empty folder.
+fn fresh(folder: &Path) -> Result<PathBuf> {
+    let folder = folder.join("window");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The kind of the leaves' keys is the last word of a name of handshakes.
+fn key(scenario: &Scenario) -> Key {
+    match scenario.name {
+        "dial-rsa" => Key::Rsa,
+        "dial-ed25519" => Key::Ed25519,
+        _ => Key::Ecdsa,
+    }
+}
+
+/// Replaces all leaves again and again until it is dropped.
+struct Rotation {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Rotation {
+    fn begin(mut material: Material) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                material.renew();
+                std::thread::park_timeout(RENEWAL);
+            }
+        });
+        Self { over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Rotation {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
