@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::client::conn::http2::Builder;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -29,6 +29,8 @@ use crate::error::{VerifyError, chain as causes};
 use crate::identity::{Identity, Role};
 use crate::material::{Generation, Store};
 use crate::telemetry::Telemetry;
+use crate::transport::gathered::{Gathered, Turns};
+use crate::transport::read_ahead::ReadAhead;
 use crate::transport::tcp;
 use crate::verify::{Expected, PeerSide, Vouched};
 
@@ -67,6 +69,22 @@ impl Context {
 pub(super) struct Dialer {
     pub(super) role: Role,
     pub(super) context: Context,
+}
+
+/// Runs the tasks of one connection, the one that writes among them. That others are counted too only makes a turn shorter.
+#[derive(Debug, Clone)]
+struct Executor {
+    runtime: tokio::runtime::Handle,
+    turns: Turns,
+}
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.runtime.spawn(self.turns.count(task));
+    }
 }
 
 /// How far a dial is, for the error when it takes too long.
@@ -124,10 +142,14 @@ impl Dialer {
         Err(failed)
     }
 
-    async fn shake(&self, tcp: TcpStream, generation: &Generation) -> Result<TlsStream<TcpStream>, DialError> {
+    async fn shake(
+        &self,
+        tcp: TcpStream,
+        generation: &Generation,
+    ) -> Result<TlsStream<ReadAhead<TcpStream>>, DialError> {
         let config = generation.client.clone().ok_or(DialError::NoHttp2)?;
         let name = generation.server_name(&self.role);
-        let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(DialError::of_tls)?;
+        let tls = TlsConnector::from(config).connect(name, ReadAhead::new(tcp)).await.map_err(DialError::of_tls)?;
         match tls.get_ref().1.alpn_protocol() {
             Some(b"h2") => Ok(tls),
             _ => Err(DialError::NoHttp2),
@@ -196,7 +218,10 @@ impl Dialer {
         let scissors = Scissors::default();
         let connection = Arc::downgrade(&entry);
         let (socket, heard) = Socket::new(stream, entry, scissors.clone());
-        let (send, task) = self.http().handshake(TokioIo::new(socket)).await.map_err(DialError::Http)?;
+        let executor = Executor { runtime: self.context.runtime.clone(), turns: Turns::default() };
+        let socket = Gathered::new(socket, executor.turns.clone());
+        let http = self.http(executor).handshake(TokioIo::new(socket));
+        let (send, task) = http.await.map_err(DialError::Http)?;
         let grace = self.context.limits.drain;
         let send = Sender::new(send);
         self.context.runtime.spawn(oversee(task, send.clone(), connection.clone(), move || scissors.cut(), grace));
@@ -204,9 +229,9 @@ impl Dialer {
         Ok(Connected { send, connection })
     }
 
-    fn http(&self) -> Builder<TokioExecutor> {
+    fn http(&self, executor: Executor) -> Builder<Executor> {
         let limits = &self.context.limits;
-        let mut http = Builder::new(TokioExecutor::new());
+        let mut http = Builder::new(executor);
         http.timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -219,7 +244,7 @@ impl Dialer {
     fn tls_facts(
         &self,
         address: SocketAddr,
-        tls: &TlsStream<TcpStream>,
+        tls: &TlsStream<ReadAhead<TcpStream>>,
         generation: &Generation,
         vouched: Vouched,
     ) -> ConnectionFacts {
@@ -263,6 +288,6 @@ impl Dialer {
     }
 }
 
-fn chain(tls: &TlsStream<TcpStream>) -> Vec<CertificateDer<'static>> {
+fn chain(tls: &TlsStream<ReadAhead<TcpStream>>) -> Vec<CertificateDer<'static>> {
     tls.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default()
 }

@@ -13,6 +13,7 @@ use super::linger::Linger;
 use crate::config::Limits;
 use crate::connections::{Connection, Phase};
 use crate::ending::{EndReason, Quiet, quiet};
+use crate::transport::gathered::{Gathered, Turns};
 
 /// Bytes both ways.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -21,12 +22,14 @@ impl<Io: AsyncRead + AsyncWrite + Send + Unpin> Duplex for Io {}
 
 /// Serves calls until the peer leaves, the connection has drained, or it is cut.
 pub(crate) async fn drive(io: Box<dyn Duplex>, http: &Http, calls: Calls, connection: &Connection, limits: &Limits) {
-    let mut http = pin!(http.serve_connection(TokioIo::new(Linger::new(io)), calls));
+    let turns = Turns::default();
+    let io = Gathered::new(Linger::new(io), turns.clone());
+    let mut http = pin!(http.serve_connection(TokioIo::new(io), calls));
     let mut phases = connection.phase();
     let mut timer = pin!(sleep_until(Instant::now() + limits.first_request.min(limits.idle)));
     loop {
         tokio::select! {
-            ended = http.as_mut() => return log_end(connection, ended),
+            ended = turns.count(http.as_mut()) => return log_end(connection, ended),
             phase = next_phase(&mut phases) => match phase {
                 Phase::Serving => {}
                 Phase::Draining(reason) => {

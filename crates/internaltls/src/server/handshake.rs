@@ -19,13 +19,14 @@ use super::metered::Metered;
 use super::refusal::Refusal;
 use crate::config::Limits;
 use crate::material::{Generation, Store};
+use crate::transport::read_ahead::ReadAhead;
 
 /// Bytes of a plaintext request that are read after it was refused.
 const MOST_READ: u64 = 16 * 1024;
 
 /// A TLS stream whose handshake is over, and the generation it saw.
 pub(crate) struct Shaken {
-    pub(crate) stream: TlsStream<Metered<TcpStream>>,
+    pub(crate) stream: TlsStream<Metered<ReadAhead<TcpStream>>>,
     pub(crate) generation: Arc<Generation>,
 }
 
@@ -81,7 +82,7 @@ async fn unbounded(
     limits: &Limits,
     sni: &mut Option<String>,
 ) -> Result<Shaken, Refusal> {
-    let io = Metered::new(stream, limits.handshake_bytes);
+    let io = Metered::new(ReadAhead::new(stream), limits.handshake_bytes);
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(Refusal::of)?;
     let generation = store.current();
     *sni = start.client_hello().server_name().map(str::to_owned);
