@@ -178,6 +178,12 @@ async fn invariant_3_a_leaf_of_a_new_ca_waits_for_who_cannot_be_asked() {
     let pair = Pair::connected().await;
     let next = Authority::new();
     let both = format!("{}{}", pair.ca.pem(), next.pem());
+    // The bundle alone drains the connection; a call keeps it, or there would soon be nobody to wait for.
+    let under_way = tokio::spawn({
+        let channel = pair.channel.clone();
+        async move { call(&channel, "hold").await }
+    });
+    pair.echo.held.notified().await;
     next.install(&pair.server, &both);
     for _ in 0..2 {
         match pair.echo.mesh.reload().await {
@@ -187,6 +193,8 @@ async fn invariant_3_a_leaf_of_a_new_ca_waits_for_who_cannot_be_asked() {
         assert_eq!(pair.echo.mesh.generation(), Some(2), "the bundle alone, once");
     }
     call(&pair.channel, "still").await.unwrap();
+    pair.echo.release.notify_one();
+    under_way.await.unwrap().unwrap();
     let serial = next.install(&pair.client, &both);
     assert_eq!(pair.dialling.reload().await.unwrap(), Some(2));
     let shown = async || {
