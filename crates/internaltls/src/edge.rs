@@ -59,6 +59,7 @@ pub struct Edge {
     registry: Registry,
     telemetry: Telemetry,
     clock: Arc<dyn Clock>,
+    threads: usize,
 }
 
 impl fmt::Debug for Edge {
@@ -97,7 +98,16 @@ impl Edge {
         if let Some(store) = &store {
             ticker::start(store, registry.clone(), Arc::clone(&clock), config.limits.drain);
         }
-        Ok(Self { mode: config.mode, limits: config.limits, store, registry, telemetry: telemetry.clone(), clock })
+        let (mode, limits, telemetry, threads) = (config.mode, config.limits, telemetry.clone(), 0);
+        Ok(Self { mode, limits, store, registry, telemetry, clock, threads })
+    }
+
+    /// Serves connections on so many threads of its own for each listener, as
+    /// [`PolicedServer::threads`](crate::PolicedServer::threads) does; 0, the default: where it is called.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
     }
 
     /// Listens on `address`; port 0 takes a free one.
@@ -184,6 +194,7 @@ impl Edge {
             to_plaintext: ToPlaintext::Sentence,
             services,
             http: protocol::either(&self.limits),
+            threads: self.threads,
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// How long a peer has to read our last words and to close.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// A stream that goes on reading for a while when it is dropped after its shutdown.
 pub(super) struct Linger<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> {

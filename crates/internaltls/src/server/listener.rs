@@ -20,6 +20,7 @@ use super::handshake::{Failure, Shaken, ToPlaintext, shake};
 use super::http::Http;
 use super::refusal::Refusal;
 use super::throttle::Throttle;
+use super::workers::Workers;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::connections::{Connection, ConnectionFacts, Direction, Registry, TlsFacts, end_of};
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) to_plaintext: ToPlaintext,
     pub(crate) services: Services,
     pub(crate) http: Http,
+    /// Threads of its own; 0: the runtime that serves.
+    pub(crate) threads: usize,
 }
 
 /// A connection that may be served.
@@ -75,14 +78,18 @@ struct Tasks {
     /// The future that serves was dropped: close everything.
     abort: CancellationToken,
     log: Throttle,
+    /// Where connections are served, if not here.
+    workers: Option<Workers>,
 }
 
 /// Accepts and serves until `shutdown` is ready, then drains.
 ///
 /// # Errors
-/// The error of a listener that broke; its connections have been drained as well.
+/// The error of a listener that broke; its connections have been drained as well. Or the system has no threads left.
 pub(crate) async fn run(listener: TcpListener, shared: Shared, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    let workers = (shared.threads > 0).then(|| Workers::start(shared.threads)).transpose()?;
     let tasks = Arc::new(Tasks {
+        workers,
         shared,
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -104,11 +111,18 @@ pub(crate) async fn run(listener: TcpListener, shared: Shared, shutdown: impl Fu
 impl Tasks {
     async fn accept(self: &Arc<Self>, listener: &TcpListener) -> io::Error {
         let gate = Gate::new(&self.shared.limits);
-        let take = |stream, address, permit| {
-            self.tracker.spawn(Arc::clone(self).connection(stream, address, permit));
-        };
+        let take = |stream, address, permit| self.begin(stream, address, permit);
         let crowded = |address| self.report(address, &Failure { sni: None, refusal: Refusal::Crowded });
         accept_all(listener, &gate, &self.shared.telemetry, take, crowded).await
+    }
+
+    fn begin(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, permit: Permit) {
+        let tasks = Arc::clone(self);
+        let connection = move |stream| tasks.connection(stream, address, permit);
+        match &self.workers {
+            Some(workers) => workers.serve(&self.tracker, stream, connection),
+            None => drop(self.tracker.spawn(connection(stream))),
+        }
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, permit: Permit) {
