@@ -40,6 +40,9 @@
 //! pure; [`telemetry`] counts.
 #![warn(missing_docs)]
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod client;
 pub mod clock;
 pub mod config;
