@@ -100,7 +100,23 @@ impl<L: Link, E> Balance<L, E> {
     }
 
     /// The next step of a call that waited in vain on the slots `tried`, and the dial that has to be started with it.
-    pub(super) fn pick(&mut self, now: Instant, tried: &[SlotId]) -> (Step<L, E>, Option<Dial>) {
+    pub(super) fn pick(&mut self, now: impl FnOnce() -> Instant, tried: &[SlotId]) -> (Step<L, E>, Option<Dial>) {
+        match self.whose_turn() {
+            Some(link) => (Step::Use(link), None),
+            None => self.choose(now(), tried),
+        }
+    }
+
+    /// The connection of the endpoint whose turn it is: all that most calls need to know.
+    fn whose_turn(&mut self) -> Option<L> {
+        let slots = self.slots.as_ref().filter(|slots| !slots.is_empty())?;
+        let turn = self.cursor % slots.len();
+        let link = slots[turn].link.as_ref().filter(|link| link.usable())?.clone();
+        self.cursor = turn + 1;
+        Some(link)
+    }
+
+    fn choose(&mut self, now: Instant, tried: &[SlotId]) -> (Step<L, E>, Option<Dial>) {
         let Some(slots) = &mut self.slots else { return (Step::Wait(None), None) };
         if slots.is_empty() {
             return (Step::Nobody, None);
@@ -263,7 +279,11 @@ mod tests {
         }
 
         fn pick(&mut self) -> (Step<Fake, &'static str>, Option<Dial>) {
-            self.balance.pick(self.now, &[])
+            self.pick_after(&[])
+        }
+
+        fn pick_after(&mut self, tried: &[SlotId]) -> (Step<Fake, &'static str>, Option<Dial>) {
+            self.balance.pick(|| self.now, tried)
         }
 
         fn connect(&mut self, dial: &Dial, generation: u64) -> (Rc<Cell<bool>>, Option<Fake>) {
@@ -304,9 +324,9 @@ mod tests {
     #[test]
     fn waits_for_the_first_list() {
         let mut balance: Balance<Fake, &str> = Balance::new();
-        assert!(matches!(balance.pick(Instant::now(), &[]), (Step::Wait(None), None)));
+        assert!(matches!(balance.pick(Instant::now, &[]), (Step::Wait(None), None)));
         balance.list([]);
-        assert!(matches!(balance.pick(Instant::now(), &[]), (Step::Nobody, None)));
+        assert!(matches!(balance.pick(Instant::now, &[]), (Step::Nobody, None)));
     }
 
     #[test]
@@ -437,13 +457,13 @@ mod tests {
         let one = bench.dialled();
         bench.fail(&one, "a");
         bench.now += Duration::from_secs(60);
-        let (step, dial) = bench.balance.pick(bench.now, &[one.slot]);
+        let (step, dial) = bench.pick_after(&[one.slot]);
         let two = dial.unwrap();
         assert!(matches!(step, Step::Wait(Some(slot)) if slot == two.slot));
         bench.fail(&two, "b");
         assert!(bench.balance.failed(two.slot));
         bench.now += Duration::from_secs(60);
-        let (step, dial) = bench.balance.pick(bench.now, &[one.slot, two.slot]);
+        let (step, dial) = bench.pick_after(&[one.slot, two.slot]);
         assert!(matches!(step, Step::Refuse(_, why) if *why == "b"));
         assert_eq!(dial, None);
     }

@@ -38,10 +38,10 @@ impl ResponseBody {
         incoming: Incoming,
         conn: Conn,
         deadline: Option<(Instant, Duration)>,
-        under_way: Option<CallGuard>,
+        under_way: CallGuard,
     ) -> Self {
         let deadline = deadline.map(|(at, timeout)| Deadline { sleep: Box::pin(sleep_until(at)), timeout });
-        Self { incoming, conn, deadline, under_way }
+        Self { incoming, conn, deadline, under_way: Some(under_way) }
     }
 
     fn broke(&self, reason: hyper::Error) -> Status {

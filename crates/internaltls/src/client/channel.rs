@@ -123,7 +123,11 @@ impl Inner {
         let (tape, mut reader) = Tape::new(body);
         let mut sending = 1;
         loop {
-            let conn = self.connected().await?;
+            let conn = match self.step(&[]) {
+                Step::Use(conn) => conn,
+                // Rare, and large: not in every call's future.
+                step => Box::pin(self.connected(step)).await?,
+            };
             let Some(sender) = conn.sender() else { continue };
             match conn.send(sender, head.clone(), reader, &tape).await {
                 Ok(answer) => {
@@ -132,7 +136,7 @@ impl Inner {
                 }
                 Err(failed) => reader = again(failed, &tape, sending, &conn)?,
             }
-            tokio::time::sleep(pause(sending)).await;
+            Box::pin(tokio::time::sleep(pause(sending))).await;
             sending += 1;
         }
     }
@@ -146,9 +150,9 @@ impl Inner {
         Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
     }
 
-    /// A connection to send on.
-    async fn connected(self: &Arc<Self>) -> Result<Conn, ChannelError> {
-        match self.step(&[]) {
+    /// A connection to send on, where the first `step` did not yield one.
+    async fn connected(self: &Arc<Self>, step: Step<Conn, DialError>) -> Result<Conn, ChannelError> {
+        match step {
             Step::Use(conn) => Ok(conn),
             Step::Wait(_) => {
                 let waited = self.dialer.context.limits.connect * PATIENCE;
@@ -178,7 +182,7 @@ impl Inner {
 
     /// The next step of a call. Starts the dial that comes with it.
     fn step(self: &Arc<Self>, tried: &[SlotId]) -> Step<Conn, DialError> {
-        let (step, dial) = self.balance().pick(Instant::now(), tried);
+        let (step, dial) = self.balance().pick(Instant::now, tried);
         if let Some(dial) = dial {
             self.dial(dial);
         }
@@ -299,10 +303,8 @@ fn pause(sending: u32) -> Duration {
 }
 
 fn respond(answer: Answer, conn: Conn, deadline: Option<(tokio::time::Instant, Duration)>) -> Response<ResponseBody> {
-    let peer = conn.connection().map(|connection| connection.peer_info());
+    let peer = conn.peer().clone();
     let mut response = answer.response.map(|body| ResponseBody::new(body, conn, deadline, answer.under_way));
-    if let Some(peer) = peer {
-        response.extensions_mut().insert(peer);
-    }
+    response.extensions_mut().insert(peer);
     response
 }

@@ -216,7 +216,7 @@ impl Dialer {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let scissors = Scissors::default();
-        let connection = Arc::downgrade(&entry);
+        let (connection, calls, peer) = (Arc::downgrade(&entry), entry.calls(), entry.peer_info());
         let (socket, heard) = Socket::new(stream, entry, scissors.clone());
         let executor = Executor { runtime: self.context.runtime.clone(), turns: Turns::default() };
         let socket = Gathered::new(socket, executor.turns.clone());
@@ -226,7 +226,7 @@ impl Dialer {
         let send = Sender::new(send);
         self.context.runtime.spawn(oversee(task, send.clone(), connection.clone(), move || scissors.cut(), grace));
         heard.await.unwrap_or(Err(DialError::Silent))?;
-        Ok(Connected { send, connection })
+        Ok(Connected { send, connection, calls, peer })
     }
 
     fn http(&self, executor: Executor) -> Builder<Executor> {

@@ -22,7 +22,7 @@ use super::balance::Link;
 use super::error;
 use super::replay::{Reader, Tape};
 use crate::config::Endpoint;
-use crate::connections::{CallGuard, Connection, Phase};
+use crate::connections::{CallGuard, Calls, Connection, PeerInfo, Phase};
 use crate::ending::EndReason;
 use crate::identity::Role;
 
@@ -39,6 +39,10 @@ impl Sender {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn is_open(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+
     /// Requests that nobody took in come back to their callers.
     fn give_up(&self) {
         let given_up = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -51,6 +55,9 @@ impl Sender {
 pub(super) struct Connected {
     pub(super) send: Sender,
     pub(super) connection: Weak<Connection>,
+    /// Both without the connection: they are needed for each call, and it may have gone by then.
+    pub(super) calls: Calls,
+    pub(super) peer: PeerInfo,
 }
 
 /// A connection that calls can go out on. Clones are the same connection.
@@ -77,7 +84,7 @@ pub(super) struct Failed {
 /// A response and its place in the count of calls under way.
 pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
-    pub(super) under_way: Option<CallGuard>,
+    pub(super) under_way: CallGuard,
 }
 
 impl Conn {
@@ -104,8 +111,13 @@ impl Conn {
         &self.0.chain
     }
 
+    /// Who the peer is.
+    pub(super) fn peer(&self) -> &PeerInfo {
+        &self.0.connected.peer
+    }
+
     /// The entry in the registry, while the socket lives.
-    pub(super) fn connection(&self) -> Option<Arc<Connection>> {
+    fn connection(&self) -> Option<Arc<Connection>> {
         self.0.connected.connection.upgrade()
     }
 
@@ -133,7 +145,7 @@ impl Conn {
         body: Reader,
         tape: &Tape,
     ) -> Result<Answer, Failed> {
-        let under_way = self.connection().map(|connection| connection.begin_call());
+        let under_way = self.0.connected.calls.begin();
         let sending = sender.try_send_request(Request::from_parts(head, body));
         drop(sender);
         match sending.await {
@@ -145,7 +157,7 @@ impl Conn {
 
 impl Link for Conn {
     fn usable(&self) -> bool {
-        self.sender().is_some_and(|sender| !sender.is_closed())
+        self.0.connected.send.is_open()
     }
 
     fn generation(&self) -> u64 {

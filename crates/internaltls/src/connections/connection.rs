@@ -46,16 +46,42 @@ struct Load {
     born: Instant,
 }
 
+impl Load {
+    fn note_end(&self) {
+        let age = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.ended.store(age, Ordering::Relaxed);
+    }
+}
+
+/// Counts the calls of one connection, without keeping it alive.
+#[derive(Debug, Clone)]
+pub(crate) struct Calls(Arc<Load>);
+
+impl Calls {
+    /// Counts a call until the guard is dropped.
+    pub(crate) fn begin(&self) -> CallGuard {
+        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.0.started.fetch_add(1, Ordering::Relaxed);
+        CallGuard(Arc::clone(&self.0))
+    }
+}
+
 /// Counts one call as under way for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct CallGuard(Arc<Load>);
 
 impl Drop for CallGuard {
+    /// Only the end of the last call begins a silence, and the clock is not read for the others. The time is noted before
+    /// the count falls, so that whoever sees none under way also sees since when; of two calls that end at once on two
+    /// threads neither may look like the last one beforehand, and then it is noted right after.
     fn drop(&mut self) {
-        let age = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.ended.store(age, Ordering::Relaxed);
-        // Release: whoever sees the count fall also sees `ended`.
-        self.0.in_flight.fetch_sub(1, Ordering::Release);
+        let last = self.0.in_flight.load(Ordering::Relaxed) == 1;
+        if last {
+            self.0.note_end();
+        }
+        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 && !last {
+            self.0.note_end();
+        }
     }
 }
 
@@ -153,11 +179,14 @@ impl Connection {
         self.phase.subscribe()
     }
 
-    /// Counts a call until the guard is dropped. The guard keeps the count alive, not the connection.
+    /// The count of its calls, to be held by whoever makes them.
+    pub(crate) fn calls(&self) -> Calls {
+        Calls(Arc::clone(&self.load))
+    }
+
+    /// Counts a call until the guard is dropped.
     pub(crate) fn begin_call(&self) -> CallGuard {
-        self.load.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.load.started.fetch_add(1, Ordering::Relaxed);
-        CallGuard(Arc::clone(&self.load))
+        self.calls().begin()
     }
 
     /// Calls under way now.

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
-pub(crate) use self::connection::{CallGuard, Connection, Phase};
+pub(crate) use self::connection::{CallGuard, Calls, Connection, Phase};
 pub(crate) use self::facts::{ConnectionFacts, TlsFacts, end_of};
 pub use self::facts::{ConnectionStatus, Direction, PeerInfo};
 pub use crate::ending::EndReason;

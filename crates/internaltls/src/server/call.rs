@@ -18,7 +18,6 @@ use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
-use tower::ServiceExt;
 
 use super::body::{Bounds, CallBody, Outcome, Tally};
 use super::deadline;
@@ -146,10 +145,11 @@ impl Calls {
     fn introduce(&self, request: &mut Request<Body>) {
         let extensions = request.extensions_mut();
         extensions.insert(self.peer.clone());
-        extensions.insert(self.info.tcp.clone());
-        if let Some(tls) = &self.info.tls {
-            extensions.insert(tls.clone());
-        }
+        // Of a connection with TLS tonic finds the addresses in there, too.
+        match &self.info.tls {
+            Some(tls) => extensions.insert(tls.clone()).is_some(),
+            None => extensions.insert(self.info.tcp.clone()).is_some(),
+        };
     }
 
     fn refuse(&self, status: Status, mut tally: Tally) -> Response<CallBody> {
@@ -213,7 +213,7 @@ async fn answer(
     let mut bounds = Bounds { deadline, leave };
     let response = tokio::select! {
         biased;
-        response = service.oneshot(request) => response?,
+        response = service.call(request) => response?,
         (outcome, status) = poll_fn(|cx| bounds.poll_over(cx)) => {
             tally.end(outcome);
             status.into_http()

@@ -92,6 +92,7 @@ impl Outside {
         let serving = {
             let (edge, stop) = (edge.clone(), shutdown.clone().cancelled_owned());
             let grpc = Behaviour::new().service();
+            let grpc = tower::service_fn(move |request| grpc.call(request));
             tokio::spawn(async move { edge.serve(listeners, grpc, tower::service_fn(rest), stop).await })
         };
         Self { ca, folder, edge, both, rest: alone, shutdown, serving }
