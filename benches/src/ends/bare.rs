@@ -1,4 +1,5 @@
-//! rustls and hyper put together by hand: the same libraries and settings as internaltls, and nothing of its own.
+//! rustls and hyper put together by hand: the same libraries, settings and transport as internaltls, and none of its layers:
+//! no identity, policy, metrics, registry, balance, replay, limits.
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::{Pin, pin};
@@ -11,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use internaltls::bench::{Turns, above, beneath};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -50,14 +52,16 @@ pub(super) async fn serve(
 
 async fn connection(tls: TlsAcceptor, tcp: TcpStream) -> Result<()> {
     tcp.set_nodelay(true)?;
-    let stream = tls.accept(tcp).await?;
+    let stream = tls.accept(beneath(tcp)).await?;
     let service = TowerToHyperService::new(Echo.map_request(|request: Request<Incoming>| request.map(Body::new)));
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME);
-    Ok(http.serve_connection(TokioIo::new(stream), service).await?)
+    let turns = Turns::default();
+    let stream = TokioIo::new(above(stream, &turns));
+    Ok(turns.count(http.serve_connection(stream, service)).await?)
 }
 
 fn server_config(variant: Variant, folder: &Path) -> Result<ServerConfig> {
@@ -110,14 +114,27 @@ impl Dialler for BareDialler {
         let tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
         let name = ServerName::try_from(End::Server.name())?;
-        let stream = TlsConnector::from(Arc::clone(&self.config)).connect(name, tcp).await?;
-        let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let stream = TlsConnector::from(Arc::clone(&self.config)).connect(name, beneath(tcp)).await?;
+        let executor = Executor(Turns::default());
+        let stream = above(stream, &executor.0);
+        let mut http = hyper::client::conn::http2::Builder::new(executor);
         http.timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         let (send, connection) = http.handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(BareWire(send))
+    }
+}
+
+/// The tasks of one connection, counted.
+#[derive(Debug, Clone)]
+struct Executor(Turns);
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, task: F) {
+        let turns = self.0.clone();
+        tokio::spawn(async move { turns.count(task).await });
     }
 }
 

@@ -1,10 +1,11 @@
-//! The command line: `up`, `run`, `certs`, `ca`, `status`, `health`, `verify`.
+//! The command line: `up`, `run`, `certs`, `ca`, `status`, `health`, `verify`, `bench`.
 //!
 //! 1. A command that fails says in one sentence what to do, prints the causes once, a line each, and exits 1; a command that
 //!    was called wrongly exits 2.
 //! 2. `.mesh` is the cluster's folder unless `--dir` names another.
 //! 3. Called `milvus` or `curl`, as in the image, it does what compose files of Milvus want of those.
 //! 4. The binary is a few lines, so that the tests' package can build its own from [`main`].
+pub mod bench;
 pub mod ca;
 pub mod certs;
 pub mod cluster;
@@ -54,6 +55,8 @@ enum Command {
     Health(health::Args),
     /// Prove from outside that internal ports refuse everyone but the mesh
     Verify(verify::Args),
+    /// Measure encrypted internal RPC beside plaintext and others; builds from the source tree
+    Bench(bench::Args),
 }
 
 /// Runs what the arguments of this process ask for.
@@ -87,6 +90,7 @@ impl Command {
             Self::Status(args) => args.run(),
             Self::Health(args) => args.run(),
             Self::Verify(args) => args.run(),
+            Self::Bench(args) => args.run(),
         }
     }
 }
