@@ -8,7 +8,10 @@ pub fn beneath<Io: AsyncRead + AsyncWrite + Unpin>(io: Io) -> impl AsyncRead + A
 }
 
 /// What lies between HTTP/2 and TLS. The task that drives HTTP/2 must be counted by `turns`.
-pub fn above<Io: AsyncRead + AsyncWrite + Unpin>(io: Io, turns: &Turns) -> impl AsyncRead + AsyncWrite + Unpin + use<Io> {
+pub fn above<Io: AsyncRead + AsyncWrite + Unpin>(
+    io: Io,
+    turns: &Turns,
+) -> impl AsyncRead + AsyncWrite + Unpin + use<Io> {
     crate::transport::gathered::Gathered::new(io, turns.0.clone())
 }
 

@@ -211,7 +211,7 @@ fn as_peers_will(
     let ring = Arc::new(KeyRing::default());
     ring.offer(checked.keys());
     let rules = rules(purpose, checked.layout.as_ref(), ring);
-    let trust = Trust { anchors: checked.anchors, lists: checked.lists, rules };
+    let trust = Trust::new(checked.anchors, checked.lists, rules);
     vouch(&trust, &checked.server, PeerSide::Server, ca, now)?;
     vouch(&trust, checked.client.as_ref().unwrap_or(&checked.server), PeerSide::Client, ca, now)?;
     Ok(Checked { anchors: trust.anchors, lists: trust.lists, ..checked })

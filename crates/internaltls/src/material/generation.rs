@@ -125,7 +125,7 @@ pub(super) struct Surroundings {
 pub(super) fn build(checked: Checked, number: u64, around: &Surroundings) -> Result<Generation, LoadError> {
     let rules = rules(&around.purpose, checked.layout.as_ref(), Arc::clone(&around.ring));
     let dialer = checked.dialer().clone();
-    let trust = Arc::new(Trust { anchors: checked.anchors, lists: checked.lists, rules });
+    let trust = Arc::new(Trust::new(checked.anchors, checked.lists, rules));
     let file = checked.server.certificate;
     let client_leaf = checked.client.map(|pair| pair.facts);
     let own_name = own_name(&around.purpose, checked.layout.as_ref());

@@ -85,7 +85,7 @@ fn still_has_a_say(
     now: SystemTime,
 ) -> bool {
     let lists = Lists { distrust: candidate.lists.distrust.clone(), ..Lists::default() };
-    let unlisted = Trust { anchors: served.anchors.clone(), lists, rules: served.rules.clone() };
+    let unlisted = Trust::new(served.anchors.clone(), lists, served.rules.clone());
     let by_what_is_served = served.vouch(chain, side, None, now);
     by_what_is_served.is_ok() && unlisted.vouch(chain, side, None, now).is_ok()
 }

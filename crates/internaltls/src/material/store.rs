@@ -404,7 +404,7 @@ impl Store {
     /// Whether a peer that cannot be asked may not know the CA of the new leaf yet.
     fn unheard(&self, turn: &Turn, connected: &Connected, candidate: &Generation, kept: &Kept) -> Option<LoadError> {
         let (trust, now, chain) = (&candidate.trust, self.around.clock.now(), &kept.server.certified.cert);
-        let of = |anchors| Trust { anchors, lists: Lists::default(), rules: trust.rules.clone() };
+        let of = |anchors| Trust::new(anchors, Lists::default(), trust.rules.clone());
         let vouches = |anchors| of(anchors).vouch(chain, PeerSide::Server, None, now).is_ok();
         if !trust.knows_nodes() || vouches(turn.settled(self.patience)) {
             return None;

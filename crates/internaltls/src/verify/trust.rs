@@ -12,6 +12,7 @@ use webpki::CertRevocationList;
 
 use super::facts::CertificateFacts;
 use super::path;
+use super::recent::Recent;
 use crate::error::{LeafNames, Reason, VerifyError};
 use crate::identity::{Identity, NodeId, Role, TrustDomain, role_name};
 
@@ -150,15 +151,20 @@ impl KeyRing {
     }
 }
 
-/// All that judges a peer. Immutable, but for the ring of shared keys.
+/// All that judges a peer. Immutable, but for the ring of shared keys, and for what was verified a moment ago.
 #[derive(Debug)]
 pub(crate) struct Trust {
     pub(crate) anchors: Vec<Anchor>,
     pub(crate) lists: Lists,
     pub(crate) rules: Rules,
+    recent: Recent,
 }
 
 impl Trust {
+    pub(crate) fn new(anchors: Vec<Anchor>, lists: Lists, rules: Rules) -> Self {
+        Self { anchors, lists, rules, recent: Recent::default() }
+    }
+
     /// Whether a peer that was vouched for will accept what we show now. In the shared layout one that showed another key
     /// than ours of now has not got our files yet.
     pub(crate) fn keeps_pace(&self, vouched: &Vouched) -> bool {
@@ -183,24 +189,35 @@ impl Trust {
     ) -> Result<Vouched, VerifyError> {
         let refused = |reason, leaf| VerifyError { reason, leaf };
         let (leaf, sent) = chain.split_first().ok_or_else(|| refused(Reason::NoCertificate, LeafNames::default()))?;
-        let facts = CertificateFacts::read(leaf).map_err(|reason| refused(reason, LeafNames::default()))?;
-        self.judge(leaf, sent, &facts, side, expect, now).map_err(|reason| refused(reason, facts.names()))
+        let (facts, known) = match self.recent.recall(chain, now) {
+            Some((facts, not_after)) => (facts, Some(not_after)),
+            None => (read(leaf).map_err(|reason| refused(reason, LeafNames::default()))?, None),
+        };
+        let path = || match known {
+            Some(not_after) => Ok(not_after),
+            None => {
+                let not_after = path::verify(self, leaf, sent, &facts, now)?;
+                self.recent.remember(chain, &facts, not_after, now);
+                Ok(not_after)
+            }
+        };
+        self.judge(sent, &facts, side, expect, path).map_err(|reason| refused(reason, facts.names()))
     }
 
+    /// `path` is the one dear part of a judgement.
     fn judge(
         &self,
-        leaf: &CertificateDer<'_>,
         sent: &[CertificateDer<'_>],
         facts: &CertificateFacts,
         side: PeerSide,
         expect: Option<&Expected>,
-        now: SystemTime,
+        path: impl FnOnce() -> Result<SystemTime, Reason>,
     ) -> Result<Vouched, Reason> {
         self.leaf_itself(facts, side)?;
         if sent.len() > SENT {
             return Err(Reason::ChainTooLong { limit: path::INTERMEDIATES });
         }
-        let not_after = path::verify(self, leaf, sent, facts, now)?;
+        let not_after = path()?;
         let lax_usage = self.usages(facts, side)?;
         let identity = self.identity(facts, side)?;
         expect.map_or(Ok(()), |expect| expected(expect, &identity))?;
@@ -279,6 +296,10 @@ impl Trust {
         };
         if called { Ok(()) } else { Err(Reason::NameMismatch { expected: asked.as_ref().to_owned() }) }
     }
+}
+
+fn read(leaf: &CertificateDer<'_>) -> Result<Arc<CertificateFacts>, Reason> {
+    CertificateFacts::read(leaf).map(Arc::new)
 }
 
 /// A shared leaf tells no role and no node apart: its key is all there is to ask.
