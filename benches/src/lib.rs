@@ -1,0 +1,2 @@
+//! What internaltls is compared with.
+pub mod sidecar;
