@@ -1,10 +1,14 @@
 //! Envoy, as its own advice on benchmarks has it: no limits of circuit breakers, no request ids, no statistics, a worker for each
 //! core.
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use super::{CA, CERT, Config, EXIT, Hop, KEY, STREAM_WINDOW, Side};
 
+const FILE: &str = "envoy.json";
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
+const UPSTREAM: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// All streams of a connection together.
 const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// What is as good as no limit.
@@ -22,8 +26,6 @@ pub(super) fn config(hop: &Hop) -> Config {
         ["-c", FILE, "--log-level", "warn", "--disable-hot-restart", "--concurrency", &hop.threads.to_string()];
     Config { file: FILE, text: text.to_string(), arguments: arguments.map(Into::into).to_vec() }
 }
-
-const FILE: &str = "envoy.json";
 
 fn listener(hop: &Hop) -> Value {
     let mut chain = json!({"filters": [{"name": "http", "typed_config": manager()}]});
@@ -74,7 +76,7 @@ fn cluster(hop: &Hop) -> Value {
             {"lb_endpoints": [{"endpoint": {"address": address(hop.to)}}]},
         ]},
         "circuit_breakers": {"thresholds": [limits("DEFAULT"), limits("HIGH")]},
-        "typed_extension_protocol_options": {format!("{}.HttpProtocolOptions", "envoy.extensions.upstreams.http.v3"): {
+        "typed_extension_protocol_options": {UPSTREAM: {
             "@type": format!("{TYPES}.upstreams.http.v3.HttpProtocolOptions"),
             "explicit_http_config": {"http2_protocol_options": http2()},
             "common_http_protocol_options": {"idle_timeout": NEVER},
@@ -118,6 +120,6 @@ fn anchor_and_name() -> Value {
     })
 }
 
-fn address(address: std::net::SocketAddr) -> Value {
+fn address(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
 }

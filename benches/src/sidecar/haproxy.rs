@@ -1,8 +1,16 @@
-//! HAProxy: one process, a thread for each core. Buffers and the number of streams stay as they are by default: its manual strongly
-//! recommends so.
+//! HAProxy: one process, a thread for each core.
+//!
+//! Its manual recommends to leave the size of buffers as it is, and here they hold a whole message of 1 MiB all the same. Until 3.1 a
+//! stream whose buffer is full holds up all streams of its connection, window updates too: with buffers of 16 KiB (and of
+//! 128 KiB), eight echoes of 1 MiB at a time over one connection stand still for good, or lose their trailers. Other windows,
+//! another `http-reuse` and `http-no-delay` change nothing of that. Frames stay as large as they are by default.
 use super::{CA, CERT_AND_KEY, Config, EXIT, Hop, STREAM_WINDOW, Side};
 
 const FILE: &str = "haproxy.cfg";
+/// A message of 1 MiB, its framing, and what HAProxy keeps free.
+const BUFFER: u32 = 2 << 20;
+/// What HTTP/2 has by default; else HAProxy would take frames as large as its buffers.
+const FRAME: u32 = 16_384;
 
 pub(super) fn config(hop: &Hop) -> Config {
     // In the foreground.
@@ -18,7 +26,9 @@ fn text(hop: &Hop) -> String {
         "\
 global
     nbthread {threads}
-    maxconn 4096
+    maxconn 1024
+    tune.bufsize {BUFFER}
+    tune.h2.max-frame-size {FRAME}
     tune.h2.initial-window-size {STREAM_WINDOW}
 
 defaults

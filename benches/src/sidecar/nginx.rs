@@ -1,7 +1,7 @@
 //! nginx: a worker process for each core.
 //!
-//! It gives each call a connection of its own to where it sends, and keeps the connection for a later call; what it does for gRPC
-//! is never buffered whole.
+//! Each call has a connection of its own to where it is sent, which is kept for a later call. Neither side of a gRPC call is ever
+//! buffered whole, so there is nothing to turn off.
 use super::{CA, CERT, Config, EXIT, Hop, KEY, STREAM_WINDOW, Side};
 
 const FILE: &str = "nginx.conf";

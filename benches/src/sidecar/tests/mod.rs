@@ -2,6 +2,7 @@ mod echo;
 
 use std::future::Future;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ async fn carries_calls_of_every_shape() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn carries_64_calls_at_a_time() {
+async fn carries_64_calls_and_64_streams_at_a_time() {
     with_each(async |program: Program| {
         let (folder, server) = (TempDir::new().unwrap(), Served::start());
         let pair = start(&program, folder.path(), server.address).unwrap();
@@ -73,8 +74,8 @@ async fn carries_64_calls_at_a_time() {
             async move { caller.count(100, bytes(1_024)).await.unwrap().len() == 100 }
         };
         let all = futures_util::future::join(
-            futures_util::future::join_all((0..32).map(large)),
-            futures_util::future::join_all((0..32).map(streams)),
+            futures_util::future::join_all((0..64).map(large)),
+            futures_util::future::join_all((0..64).map(streams)),
         );
         let (large, streams) = all.await;
         assert!(large.into_iter().chain(streams).all(|whole| whole), "{program:?}");
@@ -183,6 +184,22 @@ async fn ends_with_all_its_workers() {
 }
 
 #[test]
+fn passes_over_a_program_that_does_not_run() {
+    let target = TempDir::new().unwrap();
+    let bin = target.path().join("bench-peers/bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let envoy = bin.join("envoy");
+    symlink("/bin/false", &envoy).unwrap();
+    match find(Kind::Envoy, target.path()) {
+        Ok(another) => assert_ne!(another.path, envoy),
+        Err(missing) => assert!(missing.to_string().starts_with("envoy does not run: "), "{missing}"),
+    }
+    std::fs::remove_file(&envoy).unwrap();
+    symlink("/bin/ls", &envoy).unwrap();
+    assert_eq!(find(Kind::Envoy, target.path()).unwrap().path, envoy);
+}
+
+#[test]
 fn says_what_is_missing_and_the_remedy() {
     let missing = Missing { kind: Kind::Nginx, why: "is not installed".into() };
     let line = missing.to_string();
@@ -192,10 +209,7 @@ fn says_what_is_missing_and_the_remedy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_to_start_tells_the_log() {
     let (folder, server) = (TempDir::new().unwrap(), Served::start());
-    let path = folder.path().join("sidecar");
-    std::fs::write(&path, "#!/bin/sh\necho no such setting\nexit 3\n").unwrap();
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let program = Program { kind: Kind::Haproxy, path, version: String::new() };
+    let program = Program { kind: Kind::Envoy, path: "/bin/ls".into(), version: String::new() };
     let error = format!("{:#}", start(&program, folder.path(), server.address).unwrap_err());
-    assert!(error.contains("exit status: 3") && error.contains("no such setting"), "{error}");
+    assert!(error.contains("it ended with exit status: 2") && error.contains("unrecognized option"), "{error}");
 }
