@@ -11,6 +11,7 @@
 //! The parts: [`scenario`] is the work and [`variant`] what does it; [`rounds`] runs them by [`child`] processes, which serve
 //! and [`call`] with what [`ends`] has for the variant and the service of [`echo`]; [`sample`] is what a client tells,
 //! [`figures`] what becomes of it, and [`report`] how it is shown.
+//! [`sidecar`] has the pairs of proxies.
 pub mod call;
 pub mod child;
 pub mod cli;
@@ -23,4 +24,5 @@ pub mod report;
 pub mod rounds;
 pub mod sample;
 pub mod scenario;
+pub mod sidecar;
 pub mod variant;
