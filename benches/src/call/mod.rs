@@ -73,6 +73,7 @@ async fn work<D: Dialler>(scenario: &Scenario, job: &Job, dialler: D) -> Result<
         Work::Beside => stream::beside(dialler.dial().await?, ask, job).await?,
         Work::Dial { callers } => dial::run(dialler, ask, callers, job).await?,
         Work::Idle { connections } => return idle::run(&dialler, ask, connections, job).await,
+        Work::Insert | Work::Search { .. } => anyhow::bail!("a whole database has clients of its own"),
     };
     Ok(seen.sample(scenario.bytes()))
 }
