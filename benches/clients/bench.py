@@ -2,7 +2,8 @@
 
 The argument is one JSON object. `uri`, and for TLS `ca`, `server_name`, and for two-way TLS `cert` and `key`; `token` where
 users are asked. `rows`, `dim`, `threads`, `seconds`, `metric`, `seed`, `batch`, `limit`, `index` and `search` (parameters of
-the index and of a search, `{"M": 16, "efConstruction": 200}` and `{"ef": 64}`) have the defaults below.
+the index and of a search, `{"M": 16, "efConstruction": 200}` and `{"ef": 64}`) have the defaults below. `pids` are the server's
+processes, where their time is to be told.
 """
 import json
 import sys
@@ -30,6 +31,7 @@ DEFAULTS = {
     "recall": 200,
     "seed": 7,
     "keep": False,
+    "pids": [],
 }
 
 
@@ -78,8 +80,18 @@ def rows_of(first, some):
     return [{"id": first + at, "vector": vector} for at, vector in enumerate(some)]
 
 
+def processor_time(pids):
+    """Seconds of user and system time of these processes, as the kernel counts them in hundredths."""
+    ticks = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as stat:
+            ticks += sum(int(field) for field in stat.read().rsplit(")", 1)[1].split()[11:13])
+    return ticks / 100
+
+
 def measure(wanted, work):
-    """Calls `work(thread, count)` from every thread until the time is over; gives the seconds of each call and of all."""
+    """Calls `work(thread, count)` from every thread until the time is over; gives the seconds of each call, and notes the
+    processor time of the server in `wanted`."""
     begin = threading.Barrier(wanted["threads"] + 1)
     taken = [[] for _ in range(wanted["threads"])]
     failed = []
@@ -103,8 +115,11 @@ def measure(wanted, work):
     for thread in threads:
         thread.start()
     begin.wait()
+    time.sleep(wanted["warm_up"])
+    before = processor_time(wanted["pids"])
     for thread in threads:
         thread.join()
+    wanted["cpu_s"] = round(processor_time(wanted["pids"]) - before, 2)
     if failed:
         raise failed[0]
     return sum(taken, [])
@@ -124,6 +139,7 @@ def figures(op, wanted, taken, rows, **more):
         "p50_us": p50,
         "p99_us": p99,
         "p999_us": p999,
+        "cpu_s": wanted["cpu_s"],
         **more,
     }
     print(json.dumps(told))
