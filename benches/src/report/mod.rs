@@ -4,4 +4,4 @@ mod plot;
 mod table;
 
 pub use self::html::page;
-pub use self::table::table;
+pub use self::table::{pieces, table};

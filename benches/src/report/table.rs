@@ -1,5 +1,6 @@
 //! A table for the terminal.
 use crate::figures::Figure;
+use crate::pieces::Piece;
 use crate::scenario::Scenario;
 
 /// The figures of one scenario, a line a variant.
@@ -31,6 +32,14 @@ pub fn table(scenario: &Scenario, figures: &[Figure]) -> String {
         text.push_str(&format!("  noise floor of the CPU ratio: {:.0} %\n", noise * 100.0));
     }
     text
+}
+
+/// What pieces take, a line each.
+#[must_use]
+pub fn pieces(pieces: &[Piece]) -> String {
+    let line =
+        |Piece { name, each, spread }: &Piece| format!("  {name:48}{each:>12.1?}   spread {:.0} %\n", spread * 100.0);
+    pieces.iter().map(line).collect()
 }
 
 fn line(name: &str, cells: &[String; 8]) -> String {

@@ -20,7 +20,7 @@ mod peers;
 mod source;
 mod status;
 mod store;
-mod trial;
+pub(crate) mod trial;
 mod watch;
 
 pub(crate) use force::Force;

@@ -18,7 +18,7 @@ use super::generation::Surroundings;
 const FLIGHTS: usize = 16;
 
 /// Handshakes until both ends are done.
-pub(super) fn handshake(
+pub(crate) fn handshake(
     client: &Arc<ClientConfig>,
     server: &Arc<ServerConfig>,
     name: ServerName<'static>,
