@@ -5,6 +5,7 @@ use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use anyhow::Result;
 use http::{Request, Response, Uri};
@@ -31,6 +32,7 @@ use crate::variant::Variant;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const FRAME: u32 = 64 * 1024;
+const PING: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(
     variant: Variant,
@@ -58,7 +60,9 @@ async fn connection(tls: TlsAcceptor, tcp: TcpStream) -> Result<()> {
     http.timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME);
+        .max_frame_size(FRAME)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
     let turns = Turns::default();
     let stream = TokioIo::new(above(stream, &turns));
     Ok(turns.count(http.serve_connection(stream, service)).await?)
@@ -120,7 +124,10 @@ impl Dialler for BareDialler {
         let mut http = hyper::client::conn::http2::Builder::new(executor);
         http.timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .keep_alive_while_idle(true);
         let (send, connection) = http.handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(BareWire(send))

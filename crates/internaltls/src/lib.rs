@@ -40,6 +40,7 @@
 //! pure; [`telemetry`] counts.
 #![warn(missing_docs)]
 
+mod aside;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::balance::Link;
 use super::error;
 use super::replay::{Reader, Tape};
+use crate::aside::Aside;
 use crate::config::Endpoint;
 use crate::connections::{CallGuard, Calls, Connection, PeerInfo, Phase};
 use crate::ending::EndReason;
@@ -201,11 +202,12 @@ pub(super) async fn oversee<T, E: std::fmt::Display>(
 {
     let Some(mut phases) = connection.upgrade().map(|connection| connection.phase()) else { return sender.give_up() };
     tokio::select! {
+        biased;
         ended = taking_in => {
             log_end(ended);
             end(&connection, |connection| connection.drain(EndReason::Peer));
         }
-        _ = phases.wait_for(|phase| *phase != Phase::Serving) => {}
+        () = Aside::new(no_longer_serving(&mut phases)) => {}
     }
     sender.give_up();
     tokio::select! {
@@ -213,6 +215,10 @@ pub(super) async fn oversee<T, E: std::fmt::Display>(
         () = tokio::time::sleep(grace) => end(&connection, |connection| connection.cut(EndReason::DrainTimeout)),
     }
     cut();
+}
+
+async fn no_longer_serving(phases: &mut watch::Receiver<Phase>) {
+    let _ = phases.wait_for(|phase| *phase != Phase::Serving).await;
 }
 
 /// Until the connection is to be cut, or has gone with its socket.

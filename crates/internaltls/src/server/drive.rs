@@ -1,46 +1,99 @@
 //! One task a connection: serves it until it ends, and ends it when its time has come.
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::call::Calls;
-use super::http::Http;
+use super::http::{Conversation, Http};
 use super::linger::Linger;
+use super::metered::Metered;
+use crate::aside::Aside;
 use crate::config::Limits;
 use crate::connections::{Connection, Phase};
 use crate::ending::{EndReason, Quiet, quiet};
 use crate::transport::gathered::{Gathered, Turns};
+use crate::transport::read_ahead::ReadAhead;
 
-/// Bytes both ways.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+/// An accepted socket, without TLS or with it.
+pub(super) type Stream = Either<TcpStream, TlsStream<Metered<ReadAhead<TcpStream>>>>;
 
-impl<Io: AsyncRead + AsyncWrite + Send + Unpin> Duplex for Io {}
+/// What HTTP is spoken on.
+pub(super) type Wire = Gathered<Linger<Stream>>;
 
 /// Serves calls until the peer leaves, the connection has drained, or it is cut.
-pub(crate) async fn drive(io: Box<dyn Duplex>, http: &Http, calls: Calls, connection: &Connection, limits: &Limits) {
+pub(super) async fn drive(io: Stream, http: &Http, calls: Calls, connection: &Connection, limits: &Limits) {
     let turns = Turns::default();
-    let io = Gathered::new(Linger::new(io), turns.clone());
-    let mut http = pin!(http.serve_connection(TokioIo::new(io), calls));
-    let mut phases = connection.phase();
-    let mut timer = pin!(sleep_until(Instant::now() + limits.first_request.min(limits.idle)));
+    let io = TokioIo::new(Gathered::new(Linger::new(io), turns.clone()));
+    match http {
+        Http::Two(http) => converse(http.serve_connection(io, calls), turns, connection, limits).await,
+        Http::Either(http) => converse(http.serve_connection(io, calls), turns, connection, limits).await,
+    }
+}
+
+async fn converse(http: impl Conversation, turns: Turns, connection: &Connection, limits: &Limits) {
+    let mut http = pin!(http);
+    let mut orders = Orders::new(connection, limits);
     loop {
-        tokio::select! {
-            ended = turns.count(http.as_mut()) => return log_end(connection, ended),
-            phase = next_phase(&mut phases) => match phase {
-                Phase::Serving => {}
-                Phase::Draining(reason) => {
-                    http.as_mut().graceful_shutdown();
-                    timer.as_mut().reset(Instant::now() + time_to_drain(reason, limits));
+        let order = {
+            let next = pin!(Aside::new(orders.next()));
+            tokio::select! {
+                biased;
+                ended = turns.count(http.as_mut()) => return log_end(connection, ended),
+                order = next => order,
+            }
+        };
+        match order {
+            Order::Finish => http.as_mut().finish(),
+            Order::Leave(reason) => return tracing::debug!(connection = connection.id, %reason, "cut a connection"),
+        }
+    }
+}
+
+/// What ends a conversation from our side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// No new calls.
+    Finish,
+    /// At once.
+    Leave(EndReason),
+}
+
+/// The phases of a connection, and what time makes of them.
+struct Orders<'a> {
+    connection: &'a Connection,
+    limits: &'a Limits,
+    phases: watch::Receiver<Phase>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<'a> Orders<'a> {
+    fn new(connection: &'a Connection, limits: &'a Limits) -> Self {
+        let timer = Box::pin(sleep_until(Instant::now() + limits.first_request.min(limits.idle)));
+        Self { connection, limits, phases: connection.phase(), timer }
+    }
+
+    async fn next(&mut self) -> Order {
+        loop {
+            tokio::select! {
+                phase = next_phase(&mut self.phases) => match phase {
+                    Phase::Serving => {}
+                    Phase::Draining(reason) => {
+                        self.timer.as_mut().reset(Instant::now() + time_to_drain(reason, self.limits));
+                        return Order::Finish;
+                    }
+                    Phase::Cut(reason) => return Order::Leave(reason),
+                },
+                () = self.timer.as_mut() => {
+                    let phase = *self.phases.borrow();
+                    let next = on_timer(phase, self.connection, self.limits);
+                    self.timer.as_mut().reset(Instant::now() + next);
                 }
-                Phase::Cut(reason) => return tracing::debug!(connection = connection.id, %reason, "cut a connection"),
-            },
-            () = timer.as_mut() => {
-                let phase = *phases.borrow();
-                timer.as_mut().reset(Instant::now() + on_timer(phase, connection, limits));
             }
         }
     }
@@ -77,7 +130,7 @@ fn time_to_drain(reason: EndReason, limits: &Limits) -> Duration {
     }
 }
 
-fn log_end(connection: &Connection, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+fn log_end(connection: &Connection, ended: Result<(), impl std::fmt::Display>) {
     match ended {
         Ok(()) => tracing::debug!(connection = connection.id, "a connection ended"),
         Err(error) => tracing::debug!(connection = connection.id, %error, "a connection failed"),

@@ -14,13 +14,14 @@ use tonic::transport::server::Connected;
 
 use super::accept::accept_all;
 use super::call::{Calls, ConnectInfo, Services};
-use super::drive::{Duplex, drive};
+use super::drive::{Stream, drive};
 use super::gate::{Gate, Permit};
 use super::handshake::{Failure, Shaken, ToPlaintext, shake};
 use super::http::Http;
 use super::refusal::Refusal;
 use super::throttle::Throttle;
 use super::workers::Workers;
+use crate::aside::Aside;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::connections::{Connection, ConnectionFacts, Direction, Registry, TlsFacts, end_of};
@@ -63,7 +64,7 @@ pub(crate) struct Shared {
 
 /// A connection that may be served.
 struct Settled {
-    io: Box<dyn Duplex>,
+    io: Stream,
     connection: Arc<Connection>,
     chain: Vec<CertificateDer<'static>>,
     info: ConnectInfo,
@@ -142,11 +143,19 @@ impl Tasks {
         let shared = &self.shared;
         let calls = Calls::new(shared.services.clone(), Arc::clone(&connection), info, shared.telemetry.clone());
         tokio::select! {
+            biased;
             () = drive(io, &shared.http, calls, &connection, &shared.limits) => {}
+            () = Aside::new(self.watch(&connection, &chain)) => {}
+        }
+    }
+
+    /// What ends or drains a connection from elsewhere. Ends when the connection is to be closed at once.
+    async fn watch(&self, connection: &Connection, chain: &[CertificateDer<'_>]) {
+        tokio::select! {
             () = self.abort.cancelled() => connection.cut(EndReason::Shutdown),
-            () = self.drain_on_stop(&connection) => {}
-            () = shared.follow(&connection, &chain) => {}
-            () = shared.services.follow_policy(&connection) => {}
+            () = self.drain_on_stop(connection) => {}
+            () = self.shared.follow(connection, chain) => {}
+            () = self.shared.services.follow_policy(connection) => {}
         }
     }
 
@@ -189,7 +198,7 @@ impl Shared {
     fn settle_plaintext(&self, stream: TcpStream, address: SocketAddr) -> Settled {
         let info = ConnectInfo { tcp: stream.connect_info(), tls: None };
         let connection = self.registry.register(self.facts(address, &Identity::Plaintext));
-        Settled { io: Box::new(stream), connection, chain: Vec::new(), info }
+        Settled { io: Stream::Left(stream), connection, chain: Vec::new(), info }
     }
 
     /// Registers first, then asks the generation of now: a change in between is met by one of the two.
@@ -206,7 +215,7 @@ impl Shared {
         self.handshake("ok", resumed);
         let tls = shaken.stream.connect_info();
         let info = ConnectInfo { tcp: tls.get_ref().clone(), tls: Some(tls) };
-        Ok(Settled { io: Box::new(shaken.stream), connection, chain, info })
+        Ok(Settled { io: Stream::Right(shaken.stream), connection, chain, info })
     }
 
     fn tls_facts(
