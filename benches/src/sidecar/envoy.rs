@@ -24,7 +24,7 @@ pub(super) fn config(hop: &Hop) -> Config {
     });
     let arguments =
         ["-c", FILE, "--log-level", "warn", "--disable-hot-restart", "--concurrency", &hop.threads.to_string()];
-    Config { file: FILE, text: text.to_string(), arguments: arguments.map(Into::into).to_vec() }
+    Config { file: FILE, text: text.to_string(), arguments: arguments.map(Into::into).to_vec(), environment: &[] }
 }
 
 fn listener(hop: &Hop) -> Value {

@@ -105,6 +105,7 @@ struct Config {
     file: &'static str,
     text: String,
     arguments: Vec<String>,
+    environment: &'static [(&'static str, &'static str)],
 }
 
 /// The name that the exit has to prove.

@@ -9,7 +9,7 @@ const FILE: &str = "nginx.conf";
 pub(super) fn config(hop: &Hop) -> Config {
     // Before it reads its file it would open the log that it was built with.
     let arguments = ["-p", "./", "-c", FILE, "-e", "stderr"].map(Into::into).to_vec();
-    Config { file: FILE, text: text(hop), arguments }
+    Config { file: FILE, text: text(hop), arguments, environment: &[] }
 }
 
 fn text(hop: &Hop) -> String {

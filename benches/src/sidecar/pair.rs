@@ -134,7 +134,7 @@ fn command(program: &Program, folder: &Path, hop: &Hop) -> Command {
     let config = program.kind.config(hop);
     write_public(&folder.join(config.file), &config.text);
     let mut command = Command::new(&program.path);
-    command.args(config.arguments).current_dir(folder);
+    command.args(config.arguments).envs(config.environment.iter().copied()).current_dir(folder);
     command
 }
 
