@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::call::Job;
 use crate::ends;
+use crate::material::End;
 use crate::sample::Sample;
 use crate::variant::Variant;
 
@@ -85,7 +86,7 @@ pub fn serve(variant: Variant, folder: &Path) -> Result<()> {
     let until = async move {
         let _ = over.await;
     };
-    ends::runtime(variant)?.block_on(ends::serve(variant, folder, |address| println!("{address}"), until))
+    ends::runtime(variant, End::Server)?.block_on(ends::serve(variant, folder, |address| println!("{address}"), until))
 }
 
 /// Does a job and prints what it saw. Ends at once when whoever asked is gone.

@@ -28,7 +28,7 @@ pub enum Work {
     Dial { callers: usize },
     /// So many connections without calls: what the server holds for each.
     Idle { connections: usize },
-    /// Small calls, one at a time, beside a stream of 64 KiB messages on the same channel.
+    /// Small calls, one at a time, beside a stream of 64 KiB messages.
     Beside,
     /// So many callers, while both ends' leaves are replaced again and again.
     Rotating { callers: usize },

@@ -19,6 +19,8 @@ pub enum Variant {
     Mesh,
     /// internaltls, mutual TLS, on tokio's default runtime
     MeshShared,
+    /// internaltls, mutual TLS, a server thread for each core, and bulk on a channel of its own
+    MeshLanes,
     /// rustls, hyper and tonic put together by hand, mutual TLS, on our kind of runtime, none of our layers
     Bare,
     /// The same again: the noise of what is compared with it
@@ -40,8 +42,8 @@ pub enum Variant {
 }
 
 use Variant::{
-    Bare, BareAgain, BareClassic, BareResumed, Cluster, Envoy, Haproxy, Mesh, MeshShared, Nginx, Plain, Tonic,
-    TonicAgain, TonicTls,
+    Bare, BareAgain, BareClassic, BareResumed, Cluster, Envoy, Haproxy, Mesh, MeshLanes, MeshShared, Nginx, Plain,
+    Tonic, TonicAgain, TonicTls,
 };
 
 /// Where calls are counted.
@@ -49,7 +51,7 @@ pub const CALLS: &[Variant] = &[Tonic, TonicAgain, TonicTls, Plain, Mesh, MeshSh
 /// Where handshakes are.
 pub const DIALS: &[Variant] = &[Bare, BareAgain, BareClassic, BareResumed, Mesh];
 /// Where one call waits for another.
-pub const BESIDE: &[Variant] = &[Tonic, TonicAgain, TonicTls, Plain, Mesh];
+pub const BESIDE: &[Variant] = &[Tonic, TonicAgain, TonicTls, Mesh, MeshLanes];
 /// Where material changes.
 pub const ROTATION: &[Variant] = &[Mesh];
 /// Where nothing happens.

@@ -45,7 +45,7 @@ fn every_scenario_works_over_every_variant_that_needs_no_other_program() {
     let said = Command::new(BENCH)
         .args(["--rounds", "1", "--seconds", "0.2", "--dir"])
         .arg(folder.path())
-        .args(["--variant", "tonic,tonic-tls,plain,mesh,mesh-shared,bare,bare-classic,bare-resumed"])
+        .args(["--variant", "tonic,tonic-tls,plain,mesh,mesh-shared,mesh-lanes,bare,bare-classic,bare-resumed"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&said.stdout);

@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::ends::{BareDialler, Dialler, MeshDialler, StockDialler, runtime};
+use crate::material::End;
 use crate::sample::Sample;
 use crate::scenario::{Scenario, Window, Work, named};
 use crate::variant::Variant;
@@ -46,7 +47,7 @@ pub struct Job {
 /// The first call that failed, or what kept the client from calling.
 pub fn run(job: &Job) -> Result<Sample> {
     let scenario = named(&job.scenario).with_context(|| format!("there is no scenario {}", job.scenario))?;
-    runtime(job.variant)?.block_on(through(scenario, job))
+    runtime(job.variant, End::Client)?.block_on(through(scenario, job))
 }
 
 async fn through(scenario: &Scenario, job: &Job) -> Result<Sample> {
@@ -55,7 +56,7 @@ async fn through(scenario: &Scenario, job: &Job) -> Result<Sample> {
         Variant::Tonic => work(scenario, job, StockDialler::new(address, None)?).await,
         Variant::TonicTls => work(scenario, job, StockDialler::new(address, Some(folder))?).await,
         Variant::Plain => work(scenario, job, MeshDialler::open(address, None).await?).await,
-        Variant::Mesh | Variant::MeshShared => {
+        Variant::Mesh | Variant::MeshShared | Variant::MeshLanes => {
             work(scenario, job, MeshDialler::open(address, Some(folder)).await?).await
         }
         other => work(scenario, job, BareDialler::new(other, address, folder)?).await,
@@ -70,7 +71,11 @@ async fn work<D: Dialler>(scenario: &Scenario, job: &Job, dialler: D) -> Result<
         }
         Work::Open { per_second } => open::run(dialler.dial().await?, ask, per_second, job).await?,
         Work::Stream => stream::run(dialler.dial().await?, ask, job).await?,
-        Work::Beside => stream::beside(dialler.dial().await?, ask, job).await?,
+        Work::Beside => {
+            let small = dialler.dial().await?;
+            let bulk = if job.variant == Variant::MeshLanes { dialler.dial().await? } else { small.clone() };
+            stream::beside(small, bulk, ask, job).await?
+        }
         Work::Dial { callers } => dial::run(dialler, ask, callers, job).await?,
         Work::Idle { connections } => return idle::run(&dialler, ask, connections, job).await,
         Work::Insert | Work::Search { .. } => anyhow::bail!("a whole database has clients of its own"),

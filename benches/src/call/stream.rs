@@ -39,11 +39,12 @@ async fn reader(wire: impl Wire, ask: Ask, mut tally: Option<Tally>, span: Span)
     Ok(())
 }
 
-pub(super) async fn beside(wire: impl Wire, ask: Ask, job: &Job) -> Result<Seen> {
-    wire.ask(ask.clone()).await?;
+/// The stream goes through `bulk`, which may be the same as `small`.
+pub(super) async fn beside<W: Wire>(small: W, bulk: W, ask: Ask, job: &Job) -> Result<Seen> {
+    small.ask(ask.clone()).await?;
     let mut tasks = Tasks::new(job);
     let tally = tasks.tally();
-    tasks.spawn(reader(wire.clone(), BULK, None, tasks.span));
-    tasks.spawn(caller(wire, ask, tally, tasks.span));
+    tasks.spawn(reader(bulk, BULK, None, tasks.span));
+    tasks.spawn(caller(small, ask, tally, tasks.span));
     tasks.finish().await
 }

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Result;
-use internaltls::{Channel, Endpoint, Mesh, Policy};
+use internaltls::{Channel, Endpoint, Mesh, Policy, Threads};
 
 use super::Dialler;
 use crate::echo::{Echo, SERVICE};
@@ -11,13 +11,18 @@ use crate::material::{End, Folder};
 
 pub(super) async fn serve(
     folder: Option<&Path>,
+    threads: Option<Threads>,
     tell: impl FnOnce(SocketAddr),
     over: impl Future<Output = ()>,
 ) -> Result<()> {
     let mesh = open(folder, End::Server).await?;
     let methods = format!("/{SERVICE}/*");
     let policy = Policy::from_rules([(End::Client.role(), &methods), ("plaintext", &methods)])?;
-    let server = mesh.server(Echo).policy(policy).bind(([127, 0, 0, 1], 0).into()).await?;
+    let mut server = mesh.server(Echo).policy(policy);
+    if let Some(threads) = &threads {
+        server = server.threads(threads);
+    }
+    let server = server.bind(([127, 0, 0, 1], 0).into()).await?;
     tell(server.local_addr());
     Ok(server.serve(over).await?)
 }

@@ -7,12 +7,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Result;
+use internaltls::Threads;
 use tokio::runtime::{Builder, Runtime};
 
 pub use self::bare::BareDialler;
 pub use self::mesh::MeshDialler;
 pub use self::stock::StockDialler;
 use crate::echo::Wire;
+use crate::material::End;
 use crate::variant::Variant;
 
 /// Makes connections to one server.
@@ -27,13 +29,15 @@ pub trait Dialler: Send + Sync + 'static {
     fn dial(&self) -> impl Future<Output = Result<Self::Wire>> + Send;
 }
 
-/// The runtime that a variant's end lives on.
+/// The runtime that one end of a variant lives on.
 ///
 /// # Errors
 /// When the system has no threads left.
-pub fn runtime(variant: Variant) -> Result<Runtime> {
-    let mut builder = match variant.ends() {
-        Variant::Tonic | Variant::TonicTls | Variant::MeshShared => Builder::new_multi_thread(),
+pub fn runtime(variant: Variant, end: End) -> Result<Runtime> {
+    let mut builder = match (variant.ends(), end) {
+        (Variant::Tonic | Variant::TonicTls | Variant::MeshShared, _) => Builder::new_multi_thread(),
+        // Two channels, so that each can have a core; the server has threads of its own.
+        (Variant::MeshLanes, End::Client) => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
     Ok(builder.enable_all().build()?)
@@ -52,8 +56,9 @@ pub async fn serve(
     match variant.ends() {
         Variant::Tonic => stock::serve(None, tell, over).await,
         Variant::TonicTls => stock::serve(Some(folder), tell, over).await,
-        Variant::Plain => mesh::serve(None, tell, over).await,
-        Variant::Mesh | Variant::MeshShared => mesh::serve(Some(folder), tell, over).await,
+        Variant::Plain => mesh::serve(None, None, tell, over).await,
+        Variant::Mesh | Variant::MeshShared => mesh::serve(Some(folder), None, tell, over).await,
+        Variant::MeshLanes => mesh::serve(Some(folder), Some(Threads::one_a_core()?), tell, over).await,
         other => bare::serve(other, folder, tell, over).await,
     }
 }

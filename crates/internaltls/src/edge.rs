@@ -27,7 +27,7 @@ use crate::error::LoadError;
 use crate::material::{MaterialStatus, Purpose, Reloaded, Store};
 use crate::server::listener::{OnRotation, Shared};
 use crate::server::service::{Service, erase};
-use crate::server::{BindError, Bound, ServeError, Services, ToPlaintext, http as protocol};
+use crate::server::{BindError, Bound, ServeError, Services, Threads, ToPlaintext, http as protocol};
 use crate::telemetry::Telemetry;
 use crate::ticker;
 
@@ -59,7 +59,7 @@ pub struct Edge {
     registry: Registry,
     telemetry: Telemetry,
     clock: Arc<dyn Clock>,
-    threads: usize,
+    threads: Option<Threads>,
 }
 
 impl fmt::Debug for Edge {
@@ -98,15 +98,14 @@ impl Edge {
         if let Some(store) = &store {
             ticker::start(store, registry.clone(), Arc::clone(&clock), config.limits.drain);
         }
-        let (mode, limits, telemetry, threads) = (config.mode, config.limits, telemetry.clone(), 0);
+        let (mode, limits, telemetry, threads) = (config.mode, config.limits, telemetry.clone(), None);
         Ok(Self { mode, limits, store, registry, telemetry, clock, threads })
     }
 
-    /// Serves connections on so many threads of its own for each listener, as
-    /// [`PolicedServer::threads`](crate::PolicedServer::threads) does; 0, the default: where it is called.
+    /// Serves connections on these threads, instead of on the runtime that [`Edge::serve`] is called in.
     #[must_use]
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
+    pub fn threads(mut self, threads: &Threads) -> Self {
+        self.threads = Some(threads.clone());
         self
     }
 
@@ -194,7 +193,7 @@ impl Edge {
             to_plaintext: ToPlaintext::Sentence,
             services,
             http: protocol::either(&self.limits),
-            threads: self.threads,
+            threads: self.threads.clone(),
         }
     }
 

@@ -73,5 +73,5 @@ pub use material::inspect;
 pub use material::{CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
 pub use mesh::{Mesh, MeshStatus, OpenError};
 pub use policy::Policy;
-pub use server::{BindError, PolicedServer, ServeError, Server, ServerBuilder};
+pub use server::{BindError, PolicedServer, ServeError, Server, ServerBuilder, Threads};
 pub use telemetry::Telemetry;

@@ -19,8 +19,8 @@ use super::gate::{Gate, Permit};
 use super::handshake::{Failure, Shaken, ToPlaintext, shake};
 use super::http::Http;
 use super::refusal::Refusal;
+use super::threads::Threads;
 use super::throttle::Throttle;
-use super::workers::Workers;
 use crate::aside::Aside;
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -58,8 +58,8 @@ pub(crate) struct Shared {
     pub(crate) to_plaintext: ToPlaintext,
     pub(crate) services: Services,
     pub(crate) http: Http,
-    /// Threads of its own; 0: the runtime that serves.
-    pub(crate) threads: usize,
+    /// Where connections are served, if not on the runtime that accepts.
+    pub(crate) threads: Option<Threads>,
 }
 
 /// A connection that may be served.
@@ -79,18 +79,14 @@ struct Tasks {
     /// The future that serves was dropped: close everything.
     abort: CancellationToken,
     log: Throttle,
-    /// Where connections are served, if not here.
-    workers: Option<Workers>,
 }
 
 /// Accepts and serves until `shutdown` is ready, then drains.
 ///
 /// # Errors
-/// The error of a listener that broke; its connections have been drained as well. Or the system has no threads left.
+/// The error of a listener that broke; its connections have been drained as well.
 pub(crate) async fn run(listener: TcpListener, shared: Shared, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    let workers = (shared.threads > 0).then(|| Workers::start(shared.threads)).transpose()?;
     let tasks = Arc::new(Tasks {
-        workers,
         shared,
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -120,8 +116,8 @@ impl Tasks {
     fn begin(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, permit: Permit) {
         let tasks = Arc::clone(self);
         let connection = move |stream| tasks.connection(stream, address, permit);
-        match &self.workers {
-            Some(workers) => workers.serve(&self.tracker, stream, connection),
+        match &self.shared.threads {
+            Some(threads) => threads.serve(&self.tracker, stream, connection),
             None => drop(self.tracker.spawn(connection(stream))),
         }
     }

@@ -7,7 +7,7 @@
 //!    after `Limits::drain` is cut.
 //!
 //! The parts, in the order a connection meets them: `accept`, `gate`, `handshake` (with `metered` and `refusal`),
-//! `listener` (with `workers`), `drive` (with `http`), `call` (with `leave`, `deadline`, `service` and `body`).
+//! `listener` (with `threads`), `drive` (with `http`), `call` (with `leave`, `deadline`, `service` and `body`).
 mod accept;
 mod body;
 mod call;
@@ -22,8 +22,8 @@ pub(crate) mod listener;
 mod metered;
 mod refusal;
 pub(crate) mod service;
+mod threads;
 mod throttle;
-mod workers;
 
 use std::fmt;
 use std::future::Future;
@@ -37,6 +37,7 @@ pub(crate) use self::call::Services;
 pub(crate) use self::handshake::ToPlaintext;
 use self::listener::{OnRotation, Shared, run};
 use self::service::Service;
+pub use self::threads::Threads;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::connections::Registry;
@@ -142,14 +143,14 @@ impl ServerBuilder {
     /// Which identities may call which methods, unless a policy file says otherwise.
     #[must_use]
     pub fn policy(self, policy: Policy) -> PolicedServer {
-        PolicedServer { builder: self, policy: Arc::new(policy), fixed: false, threads: 0 }
+        PolicedServer { builder: self, policy: Arc::new(policy), fixed: false, threads: None }
     }
 
     /// The same, and no policy file says otherwise: for a server whose paths are no gRPC methods, such as status for
     /// people, and which judges its callers itself.
     #[must_use]
     pub fn fixed_policy(self, policy: Policy) -> PolicedServer {
-        PolicedServer { builder: self, policy: Arc::new(policy), fixed: true, threads: 0 }
+        PolicedServer { builder: self, policy: Arc::new(policy), fixed: true, threads: None }
     }
 }
 
@@ -165,19 +166,14 @@ pub struct PolicedServer {
     builder: ServerBuilder,
     policy: Arc<Policy>,
     fixed: bool,
-    threads: usize,
+    threads: Option<Threads>,
 }
 
 impl PolicedServer {
-    /// Serves connections on so many threads of its own, each with a runtime of its own that a connection never leaves,
-    /// instead of on the runtime that [`Server::serve`] is called in; 0, the default, is that runtime.
-    ///
-    /// Small calls cost about half as much processor time this way, for nothing is handed from core to core; one thread for
-    /// each core is a good number. The price: a service that blocks its thread, or computes for long, holds up every
-    /// connection of that thread. Such work belongs on `tokio::task::spawn_blocking`.
+    /// Serves connections on these threads, instead of on the runtime that [`Server::serve`] is called in.
     #[must_use]
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
+    pub fn threads(mut self, threads: &Threads) -> Self {
+        self.threads = Some(threads.clone());
         self
     }
 

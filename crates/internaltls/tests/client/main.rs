@@ -11,4 +11,5 @@ mod refuses;
 mod replays;
 mod rotates;
 mod scripted;
+mod threads;
 mod transaction;
