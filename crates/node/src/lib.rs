@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use internaltls::identity::{NodeId, Role};
-use internaltls::{Edge, Mesh};
+use internaltls::{Edge, Mesh, Threads};
 use settings::{Listener, Settings};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -56,6 +56,8 @@ pub struct Node {
     pub mesh: Mesh,
     /// The external listener's material; the proxy alone has one.
     pub edge: Option<Edge>,
+    /// Where connections are served, clients' and other nodes'.
+    pub threads: Threads,
     /// The nodes that this role may call.
     pub peers: Peers,
     /// What must hold before it is ready; a role adds gates of its own.
@@ -94,7 +96,8 @@ impl Node {
         let role = Role::new(role)?;
         let mesh =
             Mesh::open(settings.mesh_config(role.clone(), id.clone())).await.context("internal TLS cannot start")?;
-        let edge = edge(&role, &settings, &mesh).await?;
+        let threads = threads(settings.threads)?;
+        let edge = edge(&role, &settings, &mesh).await?.map(|edge| edge.threads(&threads));
         let health = Health::default();
         let peers = Peers::of(&role, &settings.cluster, &mesh)?;
         let mut node = Self {
@@ -105,6 +108,7 @@ impl Node {
             settings: Arc::new(settings),
             mesh,
             edge,
+            threads,
             peers,
             health,
             shutdown,
@@ -137,6 +141,12 @@ impl Node {
             _ => settings.data_node,
         }
     }
+}
+
+/// One for each core where nothing else is said: see the benchmarks for what that saves.
+fn threads(count: usize) -> anyhow::Result<Threads> {
+    let threads = if count == 0 { Threads::one_a_core() } else { Threads::start(count) };
+    threads.context("no threads to serve on: set internaltls.threads to fewer, or raise the limits of this user")
 }
 
 /// The edge is opened with the rest of the material, so that an unfit certificate stops the process before it listens.

@@ -46,7 +46,7 @@ impl Node {
 
     async fn bind(&self, routes: Routes, policy: Policy, at: SocketAddr) -> anyhow::Result<Server> {
         let refused = || format!("the internal port of {} cannot be had: choose another with --port", self.id);
-        self.mesh.server(routes).policy(policy).bind(at).await.with_context(refused)
+        self.mesh.server(routes).policy(policy).threads(&self.threads).bind(at).await.with_context(refused)
     }
 
     /// Said once material is loaded and the port is bound, with what was loaded.

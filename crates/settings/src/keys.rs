@@ -171,6 +171,8 @@ keys! {
         "Seconds between two HTTP/2 pings to a peer that says nothing.";
     KEEPALIVE_TIMEOUT: Duration = "internaltls.keepalive.timeoutSeconds", parse::seconds, Some("10"),
         "Seconds that such a ping may stay unanswered.";
+    THREADS: u32 = "internaltls.threads", parse::few, Some("0"),
+        "Threads that connections are served on, clients' too; each connection stays with one of them. 0: one for each core.";
     STREAMS: u32 = "internaltls.maxStreams", parse::count, Some("1000"),
         "Calls under way at once on one connection.";
     DRAIN: Duration = "internaltls.drain.graceSeconds", parse::seconds, Some("30"),

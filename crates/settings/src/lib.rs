@@ -37,7 +37,7 @@ pub use reference::reference;
 pub use secret::Secret;
 pub use sections::{Cluster, InternalTls, Listener, LogLevel, Management, Proxy, S3, Storage, Users};
 
-use keys::{COORDINATOR_ADDRESS, COORDINATOR_PORT, DATA_NODE_ADDRESS, DATA_NODE_PORT, LOG_LEVEL};
+use keys::{COORDINATOR_ADDRESS, COORDINATOR_PORT, DATA_NODE_ADDRESS, DATA_NODE_PORT, LOG_LEVEL, THREADS};
 use values::Values;
 
 /// A configuration that was checked as a whole.
@@ -61,6 +61,8 @@ pub struct Settings {
     pub internal: InternalTls,
     /// Where rows are kept.
     pub storage: Storage,
+    /// Threads that connections are served on; 0: one for each core.
+    pub threads: usize,
     /// How much is logged.
     pub log_level: LogLevel,
     /// What an operator should know: keys that are not read, variables without effect. A line each.
@@ -112,6 +114,7 @@ impl Settings {
             edge: sections::edge(values)?,
             internal: sections::internal(values)?,
             storage: sections::storage(values)?,
+            threads: values.get(&THREADS)? as usize,
             log_level: values.get(&LOG_LEVEL)?,
             notices,
         })
