@@ -32,6 +32,10 @@ struct Open {
     rows: AtomicUsize,
 }
 
+/// Reads of so many numbers at most, less than a tenth of a millisecond, are done where they were asked for: to hand them
+/// to another thread and back would cost as much.
+const SHORT: usize = 2 << 20;
+
 /// What was found for the queries of a search: the hits of all queries in a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hits {
@@ -106,7 +110,7 @@ impl Shard {
     /// [`Error::Invalid`] if there is no such field.
     pub async fn get(&self, keys: Vec<Key>, output: &[String]) -> Result<Vec<Column>, Error> {
         let output = self.positions(output)?;
-        self.read(move |index| {
+        self.read(usize::MAX, move |index| {
             let rows = index.find(&keys);
             Ok(output.iter().map(|field| index.rows(*field, &rows)).collect())
         })
@@ -127,7 +131,8 @@ impl Shard {
     ) -> Result<Hits, Error> {
         let (field, output) = (self.vector_field(field, &queries)?, self.positions(output)?);
         let key = self.open.fields.key_index();
-        self.read(move |index| {
+        let work = self.count().saturating_mul(queries.iter().map(Vec::len).sum());
+        self.read(work, move |index| {
             let hits = index.search(field, metric, &queries, limit);
             Ok(gather(index, key, &output, &hits))
         })
@@ -180,10 +185,17 @@ impl Shard {
         }
     }
 
+    /// `work` is how many numbers are read; who changes the index is waited for by another thread in any case.
     async fn read<T: Send + 'static>(
         &self,
+        work: usize,
         read: impl FnOnce(&Index) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        if work <= SHORT
+            && let Ok(index) = self.open.index.try_read()
+        {
+            return read(&index);
+        }
         let open = Arc::clone(&self.open);
         tokio::task::spawn_blocking(move || read(&*open.index.read().map_err(|_| broken())?)).await?
     }
