@@ -285,3 +285,53 @@ async fn delete_all(objects: &Arc<dyn ObjectStore>, path: &Path) -> Result<(), E
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use rpc::common::KeyValuePair;
+    use rpc::schema::{CollectionSchema, DataType, FieldSchema};
+
+    use super::*;
+
+    fn schema() -> Fields {
+        let vector = FieldSchema {
+            name: "vector".to_owned(),
+            data_type: DataType::FloatVector.into(),
+            type_params: vec![KeyValuePair { key: "dim".to_owned(), value: "2".to_owned() }],
+            ..FieldSchema::default()
+        };
+        let key = FieldSchema {
+            name: "id".to_owned(),
+            data_type: DataType::Int64.into(),
+            is_primary_key: true,
+            ..FieldSchema::default()
+        };
+        Fields::parse(&CollectionSchema { fields: vec![key, vector], ..CollectionSchema::default() }).unwrap()
+    }
+
+    /// Were it not so, one insert could hold up every call of the node.
+    #[tokio::test]
+    async fn short_search_does_not_hold_its_thread_while_rows_are_written() {
+        let objects: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+        let shard = Shard::open(objects, "shards/one", schema()).await.unwrap();
+        let rows = vec![
+            Column::new("id", rpc::columns::Values::Int64(vec![1])),
+            Column::new("vector", rpc::columns::Values::FloatVector { dim: 2, data: vec![1.0, 0.0] }),
+        ];
+        shard.insert(rows).await.unwrap();
+        let mut search = pin!(shard.search("vector", Metric::L2, vec![vec![1.0, 0.0]], 1, &[]));
+        let mut poll = || search.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        {
+            let _writing = shard.open.index.write().unwrap();
+            assert!(poll().is_pending());
+        }
+        let found = search.await.unwrap();
+        assert_eq!(found.counts, [1]);
+        let mut again = pin!(shard.search("vector", Metric::L2, vec![vec![1.0, 0.0]], 1, &[]));
+        let at_once = again.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(at_once, Poll::Ready(Ok(hits)) if hits == found));
+    }
+}

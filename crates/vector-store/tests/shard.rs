@@ -240,6 +240,39 @@ async fn cosine_of_zero_vector_is_zero() {
 }
 
 #[tokio::test]
+async fn what_is_no_number_is_farthest() {
+    let folder = Folder::new();
+    let shard = folder.open(numbered()).await;
+    shard.insert(rows(&[1, 2, 3], &[f32::MAX, -f32::MAX, f32::MAX, f32::MAX, 0.0, 1.0])).await.unwrap();
+    for limit in 0..4 {
+        let hits = shard.search("vector", Metric::Ip, vec![vec![f32::MAX; 2]], limit, &[]).await.unwrap();
+        assert_eq!(hits.keys.values, Values::Int64([2, 3, 1][..limit].to_vec()));
+        assert_eq!(hits.scores, [f32::INFINITY, f32::MAX, f32::NEG_INFINITY][..limit]);
+    }
+}
+
+/// Few queries are answered where they were asked, many on a thread of their own.
+#[tokio::test]
+async fn many_queries_find_what_each_finds_alone() {
+    let folder = Folder::new();
+    let (dim, count) = (64, 1_000);
+    let shard = folder.open(schema(field("id", DataType::Int64, None), "64")).await;
+    let number = |at: usize| (at * 7_919 % 1_013) as f32;
+    let ids: Vec<i64> = (0..count).collect();
+    shard.insert(rows(&ids, &(0..count as usize * dim).map(number).collect::<Vec<_>>())).await.unwrap();
+    let queries: Vec<Vec<f32>> = (0..64).map(|query| (0..dim).map(|at| number(query + 3 * at)).collect()).collect();
+    let together = shard.search("vector", Metric::L2, queries.clone(), 5, &names(&["vector"])).await.unwrap();
+    let mut alone = (vec![], vec![]);
+    for query in queries {
+        let hits = shard.search("vector", Metric::L2, vec![query], 5, &[]).await.unwrap();
+        let Values::Int64(keys) = hits.keys.values else { panic!("keys are Int64") };
+        alone.0.extend(keys);
+        alone.1.extend(hits.scores);
+    }
+    assert_eq!((together.keys.values, together.scores), (Values::Int64(alone.0), alone.1));
+}
+
+#[tokio::test]
 async fn refuses_queries_that_do_not_fit() {
     let folder = Folder::new();
     let shard = folder.open(numbered()).await;
