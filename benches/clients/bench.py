@@ -16,6 +16,7 @@ DEFAULTS = {
     "collection": "bench",
     "rows": 20_000,
     "dim": 128,
+    "spread": 16,
     "threads": 1,
     "seconds": 10,
     "warm_up": 1,
@@ -65,9 +66,12 @@ def create(milvus, wanted):
 
 
 def vectors(wanted, rows, stream):
-    """Normal in every direction; the same for the same seed, shape and stream."""
+    """Normal in `spread` directions, with some noise in all; the same for the same seed, shape and stream."""
+    dim, spread = wanted["dim"], min(wanted["spread"], wanted["dim"])
+    directions = numpy.random.default_rng(wanted["seed"]).standard_normal((spread, dim), dtype=numpy.float32)
     made = numpy.random.default_rng([wanted["seed"], stream])
-    return made.standard_normal((rows, wanted["dim"]), dtype=numpy.float32)
+    noise = 0.1 * made.standard_normal((rows, dim), dtype=numpy.float32)
+    return made.standard_normal((rows, spread), dtype=numpy.float32) @ directions / spread**0.5 + noise
 
 
 def rows_of(first, some):
