@@ -11,6 +11,7 @@ use rpc::columns::{Column, Key};
 use rpc::fields::{Fields, Kind};
 use slatedb::{Db, WriteBatch};
 
+use crate::commit::Commits;
 use crate::error::Error;
 use crate::index::{Hit, Index};
 use crate::kernels::Metric;
@@ -24,6 +25,7 @@ pub struct Shard {
 
 struct Open {
     db: Db,
+    commits: Commits,
     objects: Arc<dyn ObjectStore>,
     path: Path,
     fields: Arc<Fields>,
@@ -78,7 +80,17 @@ impl Shard {
 
     fn over(db: Db, objects: Arc<dyn ObjectStore>, path: Path, fields: Arc<Fields>, index: Index) -> Self {
         let rows = AtomicUsize::new(index.len());
-        Self { open: Arc::new(Open { db, objects, path, fields, index: RwLock::new(index), rows }) }
+        Self {
+            open: Arc::new(Open {
+                db,
+                commits: Commits::default(),
+                objects,
+                path,
+                fields,
+                index: RwLock::new(index),
+                rows,
+            }),
+        }
     }
 
     /// The fields of its rows.
@@ -209,9 +221,8 @@ impl Open {
             return Ok(0);
         }
         let (columns, batch) = tokio::task::spawn_blocking(move || encode(columns, key)).await?;
-        let written = self.db.write(batch).await?;
-        written.await_durable().await?;
-        tokio::task::spawn_blocking(move || self.apply(columns, written.seqnum())).await??;
+        let sequence = self.commits.write(&self.db, batch).await?;
+        tokio::task::spawn_blocking(move || self.apply(columns, sequence)).await??;
         Ok(rows)
     }
 

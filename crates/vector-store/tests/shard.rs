@@ -112,6 +112,33 @@ async fn acknowledged_rows_outlive_a_drop() {
     assert_eq!(vectors_of(&shard, &[7, -7]).await, [3.0, 4.0, 1.0, 2.0]);
 }
 
+async fn log_objects(objects: &Arc<dyn ObjectStore>) -> usize {
+    use futures_util::TryStreamExt;
+    let found: Vec<_> = objects.list(None).try_collect().await.unwrap();
+    found.iter().filter(|object| object.location.as_ref().contains("/wal/")).count()
+}
+
+/// On a store that takes its time: the first write of all goes out alone, those that come meanwhile go out together.
+#[tokio::test]
+async fn inserts_that_come_together_share_a_flush() {
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+    let slow = ThrottleConfig { wait_put_per_call: std::time::Duration::from_millis(50), ..ThrottleConfig::default() };
+    let objects: Arc<dyn ObjectStore> = Arc::new(ThrottledStore::new(object_store::memory::InMemory::new(), slow));
+    let shard = Shard::open(Arc::clone(&objects), PATH, numbered()).await.unwrap();
+    let before = log_objects(&objects).await;
+    let inserts = (0..40).map(|id| {
+        let shard = shard.clone();
+        async move { shard.insert(rows(&[id], &[1.0, 2.0])).await.unwrap() }
+    });
+    futures_util::future::join_all(inserts).await;
+    let flushed = log_objects(&objects).await - before;
+    assert!((1..=8).contains(&flushed), "{flushed} objects for 40 inserts");
+    shard.insert(rows(&[40], &[1.0, 2.0])).await.unwrap();
+    assert_eq!(log_objects(&objects).await - before, flushed + 1, "a lone insert asks for its own flush");
+    drop(shard);
+    assert_eq!(Shard::open(objects, PATH, numbered()).await.unwrap().count(), 41);
+}
+
 #[tokio::test]
 async fn later_row_replaces_earlier() {
     let folder = Folder::new();
