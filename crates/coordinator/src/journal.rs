@@ -4,7 +4,6 @@
 //! 2. [`Journal::append`] returns after the batch is durable, not before.
 //! 3. Opening the store fences whoever had it open: the other coordinator's next append says [`JournalError::Fenced`].
 use std::sync::Arc;
-use std::time::Duration;
 
 use object_store::ObjectStore;
 use prost::Message as _;
@@ -16,8 +15,6 @@ use crate::core::{Change, State};
 
 /// The folder of the store.
 const PATH: &str = "coordinator";
-/// A change waits this long for others to share its flush; changes are rare, so hardly at all.
-const FLUSH: Duration = Duration::from_millis(5);
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +59,8 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: the storage, or a record that cannot be read.
     pub async fn open(objects: Arc<dyn ObjectStore>) -> Result<(Self, State), JournalError> {
-        let settings = Settings { flush_interval: Some(FLUSH), ..Settings::default() };
+        // Every append asks for its flush itself: changes are rare, and a timer would wake an idle process for nothing.
+        let settings = Settings { flush_interval: None, ..Settings::default() };
         let db = Db::builder(PATH, objects).with_settings(settings).build().await?;
         let mut changes = Vec::new();
         let mut rows = db.scan::<std::ops::RangeFull>(..).await?;
@@ -82,8 +80,9 @@ impl Journal {
         }
         let mut batch = WriteBatch::new();
         changes.iter().for_each(|change| encode(change, &mut batch));
-        self.db.write(batch).await?.await_durable().await?;
-        Ok(())
+        let written = self.db.write(batch).await?;
+        self.db.flush().await?;
+        Ok(written.await_durable().await?)
     }
 
     /// Closes the store.

@@ -13,7 +13,7 @@ use rpc::fields::Fields;
 use rpc::shards::KeyRef;
 
 use crate::error::Error;
-use crate::kernels::{Metric, cosine, dot, l2, norm};
+use crate::kernels::{Metric, Query, norm};
 use crate::row;
 
 /// Rows that all queries of a search read before the next ones are read: they stay in the cache meanwhile.
@@ -132,9 +132,10 @@ impl Index {
         let Values::FloatVector { dim, data } = &self.columns[field].values else { return vec![] };
         let mut nearest: Vec<Nearest<'_>> = queries.iter().map(|_| Nearest::new(limit.min(self.len()))).collect();
         let scan = Scan { keys: &self.columns[self.fields.key_index()], dim: *dim, norms: &self.norms[field], metric };
+        let queries: Vec<Query<'_>> = queries.iter().map(|query| Query::new(query)).collect();
         for (block, vectors) in data.chunks(BLOCK * dim).enumerate() {
             for (query, nearest) in queries.iter().zip(&mut nearest) {
-                scan.block(block * BLOCK, vectors, query, nearest);
+                scan.block(block * BLOCK, vectors, *query, nearest);
             }
         }
         nearest.into_iter().map(|nearest| nearest.into_hits(metric)).collect()
@@ -150,16 +151,12 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn block(&self, first: usize, vectors: &[f32], query: &[f32], nearest: &mut Nearest<'a>) {
-        let length = norm(query);
-        for (row, vector) in vectors.chunks_exact(self.dim).enumerate() {
-            let position = first + row;
-            let rank = match self.metric {
-                Metric::L2 => l2(query, vector),
-                Metric::Ip => -dot(query, vector),
-                Metric::Cosine => -cosine(dot(query, vector), length * self.norms[position]),
-            };
-            nearest.offer(clean(rank), position, self.keys);
+    fn block(&self, first: usize, vectors: &[f32], query: Query<'_>, nearest: &mut Nearest<'a>) {
+        let (mut ranks, rows) = ([0.0; BLOCK], vectors.len() / self.dim);
+        let ranks = &mut ranks[..rows];
+        query.ranks(self.metric, vectors, &self.norms[first..][..rows], ranks);
+        for (row, rank) in ranks.iter().enumerate() {
+            nearest.offer(*rank, first + row, self.keys);
         }
     }
 }
@@ -172,6 +169,8 @@ fn clean(rank: f32) -> f32 {
 /// The best rows seen so far, at most `limit`; the worst of them on top.
 struct Nearest<'a> {
     limit: usize,
+    /// No row farther than this is among them.
+    worst: f32,
     heap: BinaryHeap<Candidate<'a>>,
 }
 
@@ -184,16 +183,24 @@ struct Candidate<'a> {
 
 impl<'a> Nearest<'a> {
     fn new(limit: usize) -> Self {
-        Self { limit, heap: BinaryHeap::with_capacity(limit) }
+        Self { limit, worst: f32::INFINITY, heap: BinaryHeap::with_capacity(limit.saturating_add(1)) }
     }
 
+    /// Almost all rows are turned away here.
+    #[inline]
     fn offer(&mut self, rank: f32, position: usize, keys: &'a Column) {
-        if self.heap.len() == self.limit && self.heap.peek().is_none_or(|worst| rank > worst.rank) {
-            return;
+        if rank <= self.worst || rank.is_nan() {
+            self.take(Candidate { rank: clean(rank), key: keys.key(position), position });
         }
-        self.heap.push(Candidate { rank, key: keys.key(position), position });
+    }
+
+    fn take(&mut self, candidate: Candidate<'a>) {
+        self.heap.push(candidate);
         if self.heap.len() > self.limit {
             self.heap.pop();
+        }
+        if self.heap.len() == self.limit {
+            self.worst = self.heap.peek().map_or(f32::NEG_INFINITY, |worst| worst.rank);
         }
     }
 

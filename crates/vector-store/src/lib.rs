@@ -7,15 +7,18 @@
 //! 4. One process writes a shard at a time. Opening it fences the writer before; that one gets [`Error::NotOwner`] at
 //!    its next insert and must step down.
 //! 5. Search is exact: it reads every vector. It and everything else that takes the index's lock runs on the threads
-//!    for blocking work, never on those of the runtime.
+//!    for blocking work, not on those of the runtime; but a search that is over sooner than the way there, and finds
+//!    the lock free, is done on the spot.
 //!
-//! The parts: [`Shard`] (the store and the index as one), `index` (columns in memory), `kernels` (distances),
-//! `row` (how a row is written), `tuning` (every setting of the store and why), [`storage`] (folders and buckets).
+//! The parts: [`Shard`] (the store and the index as one), `commit` (when rows are durable), `index` (columns in memory),
+//! `kernels` (distances), `row` (how a row is written), `tuning` (every setting of the store and why), [`storage`]
+//! (folders and buckets).
 
 pub use error::Error;
 pub use kernels::Metric;
 pub use shard::{Hits, Shard, destroy};
 
+mod commit;
 mod error;
 mod index;
 mod kernels;

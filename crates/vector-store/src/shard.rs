@@ -11,6 +11,7 @@ use rpc::columns::{Column, Key};
 use rpc::fields::{Fields, Kind};
 use slatedb::{Db, WriteBatch};
 
+use crate::commit::Commits;
 use crate::error::Error;
 use crate::index::{Hit, Index};
 use crate::kernels::Metric;
@@ -24,6 +25,7 @@ pub struct Shard {
 
 struct Open {
     db: Db,
+    commits: Commits,
     objects: Arc<dyn ObjectStore>,
     path: Path,
     fields: Arc<Fields>,
@@ -31,6 +33,10 @@ struct Open {
     /// The index's rows, to be read without its lock.
     rows: AtomicUsize,
 }
+
+/// Reads of so many numbers at most, less than a tenth of a millisecond, are done where they were asked for: to hand them
+/// to another thread and back would cost as much.
+const SHORT: usize = 2 << 20;
 
 /// What was found for the queries of a search: the hits of all queries in a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +80,17 @@ impl Shard {
 
     fn over(db: Db, objects: Arc<dyn ObjectStore>, path: Path, fields: Arc<Fields>, index: Index) -> Self {
         let rows = AtomicUsize::new(index.len());
-        Self { open: Arc::new(Open { db, objects, path, fields, index: RwLock::new(index), rows }) }
+        Self {
+            open: Arc::new(Open {
+                db,
+                commits: Commits::default(),
+                objects,
+                path,
+                fields,
+                index: RwLock::new(index),
+                rows,
+            }),
+        }
     }
 
     /// The fields of its rows.
@@ -106,7 +122,7 @@ impl Shard {
     /// [`Error::Invalid`] if there is no such field.
     pub async fn get(&self, keys: Vec<Key>, output: &[String]) -> Result<Vec<Column>, Error> {
         let output = self.positions(output)?;
-        self.read(move |index| {
+        self.read(usize::MAX, move |index| {
             let rows = index.find(&keys);
             Ok(output.iter().map(|field| index.rows(*field, &rows)).collect())
         })
@@ -127,7 +143,8 @@ impl Shard {
     ) -> Result<Hits, Error> {
         let (field, output) = (self.vector_field(field, &queries)?, self.positions(output)?);
         let key = self.open.fields.key_index();
-        self.read(move |index| {
+        let work = self.count().saturating_mul(queries.iter().map(Vec::len).sum());
+        self.read(work, move |index| {
             let hits = index.search(field, metric, &queries, limit);
             Ok(gather(index, key, &output, &hits))
         })
@@ -180,10 +197,17 @@ impl Shard {
         }
     }
 
+    /// `work` is how many numbers are read; who changes the index is waited for by another thread in any case.
     async fn read<T: Send + 'static>(
         &self,
+        work: usize,
         read: impl FnOnce(&Index) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        if work <= SHORT
+            && let Ok(index) = self.open.index.try_read()
+        {
+            return read(&index);
+        }
         let open = Arc::clone(&self.open);
         tokio::task::spawn_blocking(move || read(&*open.index.read().map_err(|_| broken())?)).await?
     }
@@ -197,9 +221,8 @@ impl Open {
             return Ok(0);
         }
         let (columns, batch) = tokio::task::spawn_blocking(move || encode(columns, key)).await?;
-        let written = self.db.write(batch).await?;
-        written.await_durable().await?;
-        tokio::task::spawn_blocking(move || self.apply(columns, written.seqnum())).await??;
+        let sequence = self.commits.write(&self.db, batch).await?;
+        tokio::task::spawn_blocking(move || self.apply(columns, sequence)).await??;
         Ok(rows)
     }
 
@@ -272,4 +295,54 @@ async fn delete_all(objects: &Arc<dyn ObjectStore>, path: &Path) -> Result<(), E
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use rpc::common::KeyValuePair;
+    use rpc::schema::{CollectionSchema, DataType, FieldSchema};
+
+    use super::*;
+
+    fn schema() -> Fields {
+        let vector = FieldSchema {
+            name: "vector".to_owned(),
+            data_type: DataType::FloatVector.into(),
+            type_params: vec![KeyValuePair { key: "dim".to_owned(), value: "2".to_owned() }],
+            ..FieldSchema::default()
+        };
+        let key = FieldSchema {
+            name: "id".to_owned(),
+            data_type: DataType::Int64.into(),
+            is_primary_key: true,
+            ..FieldSchema::default()
+        };
+        Fields::parse(&CollectionSchema { fields: vec![key, vector], ..CollectionSchema::default() }).unwrap()
+    }
+
+    /// Were it not so, one insert could hold up every call of the node.
+    #[tokio::test]
+    async fn short_search_does_not_hold_its_thread_while_rows_are_written() {
+        let objects: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+        let shard = Shard::open(objects, "shards/one", schema()).await.unwrap();
+        let rows = vec![
+            Column::new("id", rpc::columns::Values::Int64(vec![1])),
+            Column::new("vector", rpc::columns::Values::FloatVector { dim: 2, data: vec![1.0, 0.0] }),
+        ];
+        shard.insert(rows).await.unwrap();
+        let mut search = pin!(shard.search("vector", Metric::L2, vec![vec![1.0, 0.0]], 1, &[]));
+        let mut poll = || search.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        {
+            let _writing = shard.open.index.write().unwrap();
+            assert!(poll().is_pending());
+        }
+        let found = search.await.unwrap();
+        assert_eq!(found.counts, [1]);
+        let mut again = pin!(shard.search("vector", Metric::L2, vec![vec![1.0, 0.0]], 1, &[]));
+        let at_once = again.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(at_once, Poll::Ready(Ok(hits)) if hits == found));
+    }
 }

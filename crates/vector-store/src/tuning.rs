@@ -7,10 +7,6 @@ use std::time::Duration;
 use slatedb::Settings;
 use slatedb::config::{CompactionWorkerOptions, CompactorOptions, GarbageCollectorOptions};
 
-/// How long an insert waits for others to share its flush. Most of an insert's latency on a local folder is fsync;
-/// this adds little to it, and inserts that come together are still written as one object.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(5);
-
 /// Rows not yet in a sorted table stay in memory and are read again at the next open: half of the default.
 const L0_BYTES: usize = 32 << 20;
 
@@ -20,7 +16,8 @@ const UNFLUSHED_BYTES: usize = 256 << 20;
 /// What the store of a shard runs with.
 pub(crate) fn settings() -> Settings {
     Settings {
-        flush_interval: Some(FLUSH_INTERVAL),
+        // Every write asks for its flush itself; see `commit`.
+        flush_interval: None,
         l0_sst_size_bytes: L0_BYTES,
         max_unflushed_bytes: UNFLUSHED_BYTES,
         // An idle shard polls its manifest for nothing but the news of a compaction: a writer learns that it was

@@ -112,6 +112,33 @@ async fn acknowledged_rows_outlive_a_drop() {
     assert_eq!(vectors_of(&shard, &[7, -7]).await, [3.0, 4.0, 1.0, 2.0]);
 }
 
+async fn log_objects(objects: &Arc<dyn ObjectStore>) -> usize {
+    use futures_util::TryStreamExt;
+    let found: Vec<_> = objects.list(None).try_collect().await.unwrap();
+    found.iter().filter(|object| object.location.as_ref().contains("/wal/")).count()
+}
+
+/// On a store that takes its time: the first write of all goes out alone, those that come meanwhile go out together.
+#[tokio::test]
+async fn inserts_that_come_together_share_a_flush() {
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+    let slow = ThrottleConfig { wait_put_per_call: std::time::Duration::from_millis(50), ..ThrottleConfig::default() };
+    let objects: Arc<dyn ObjectStore> = Arc::new(ThrottledStore::new(object_store::memory::InMemory::new(), slow));
+    let shard = Shard::open(Arc::clone(&objects), PATH, numbered()).await.unwrap();
+    let before = log_objects(&objects).await;
+    let inserts = (0..40).map(|id| {
+        let shard = shard.clone();
+        async move { shard.insert(rows(&[id], &[1.0, 2.0])).await.unwrap() }
+    });
+    futures_util::future::join_all(inserts).await;
+    let flushed = log_objects(&objects).await - before;
+    assert!((1..=8).contains(&flushed), "{flushed} objects for 40 inserts");
+    shard.insert(rows(&[40], &[1.0, 2.0])).await.unwrap();
+    assert_eq!(log_objects(&objects).await - before, flushed + 1, "a lone insert asks for its own flush");
+    drop(shard);
+    assert_eq!(Shard::open(objects, PATH, numbered()).await.unwrap().count(), 41);
+}
+
 #[tokio::test]
 async fn later_row_replaces_earlier() {
     let folder = Folder::new();
@@ -237,6 +264,39 @@ async fn cosine_of_zero_vector_is_zero() {
     assert_eq!(hits.scores, [1.0, 0.0, -1.0, 0.0, 0.0, 0.0]);
     assert!(hits.scores.iter().all(|score| *score != 0.0 || score.is_sign_positive()), "{:?}", hits.scores);
     assert_eq!(hits.keys.values, Values::Int64(vec![2, 1, 3, 1, 2, 3]));
+}
+
+#[tokio::test]
+async fn what_is_no_number_is_farthest() {
+    let folder = Folder::new();
+    let shard = folder.open(numbered()).await;
+    shard.insert(rows(&[1, 2, 3], &[f32::MAX, -f32::MAX, f32::MAX, f32::MAX, 0.0, 1.0])).await.unwrap();
+    for limit in 0..4 {
+        let hits = shard.search("vector", Metric::Ip, vec![vec![f32::MAX; 2]], limit, &[]).await.unwrap();
+        assert_eq!(hits.keys.values, Values::Int64([2, 3, 1][..limit].to_vec()));
+        assert_eq!(hits.scores, [f32::INFINITY, f32::MAX, f32::NEG_INFINITY][..limit]);
+    }
+}
+
+/// Few queries are answered where they were asked, many on a thread of their own.
+#[tokio::test]
+async fn many_queries_find_what_each_finds_alone() {
+    let folder = Folder::new();
+    let (dim, count) = (64, 1_000);
+    let shard = folder.open(schema(field("id", DataType::Int64, None), "64")).await;
+    let number = |at: usize| (at * 7_919 % 1_013) as f32;
+    let ids: Vec<i64> = (0..count).collect();
+    shard.insert(rows(&ids, &(0..count as usize * dim).map(number).collect::<Vec<_>>())).await.unwrap();
+    let queries: Vec<Vec<f32>> = (0..64).map(|query| (0..dim).map(|at| number(query + 3 * at)).collect()).collect();
+    let together = shard.search("vector", Metric::L2, queries.clone(), 5, &names(&["vector"])).await.unwrap();
+    let mut alone = (vec![], vec![]);
+    for query in queries {
+        let hits = shard.search("vector", Metric::L2, vec![query], 5, &[]).await.unwrap();
+        let Values::Int64(keys) = hits.keys.values else { panic!("keys are Int64") };
+        alone.0.extend(keys);
+        alone.1.extend(hits.scores);
+    }
+    assert_eq!((together.keys.values, together.scores), (Values::Int64(alone.0), alone.1));
 }
 
 #[tokio::test]
