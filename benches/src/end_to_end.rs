@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use test_util::cluster::{Cluster, Plan};
 use test_util::python::Python;
 
+use crate::milvus::Milvus;
 use crate::sample::Sample;
 use crate::scenario::{Window, Work};
 
@@ -27,6 +28,8 @@ const BATCH: u64 = 1_000;
 pub enum Database {
     /// Ours.
     Cluster(Box<Cluster>),
+    /// The real one.
+    Milvus(Milvus),
     /// Somebody's, which we do not stop.
     Against(Against),
 }
@@ -86,6 +89,7 @@ impl Database {
                 let uri = format!("https://127.0.0.1:{}", edge.port());
                 json!({"uri": uri, "ca": edge.ca, "cert": edge.cert, "key": edge.key, "server_name": "localhost"})
             }
+            Self::Milvus(milvus) => milvus.client(),
             Self::Against(Against { uri, ca, cert, key, server_name, token }) => json!({
                 "uri": uri, "ca": ca, "cert": cert, "key": key, "server_name": server_name, "token": token,
             }),
@@ -95,6 +99,7 @@ impl Database {
     fn pids(&self) -> Vec<u32> {
         match self {
             Self::Cluster(cluster) => cluster.members().iter().map(|member| member.pid).collect(),
+            Self::Milvus(milvus) => vec![milvus.pid()],
             Self::Against(_) => Vec::new(),
         }
     }

@@ -11,7 +11,8 @@
 //! The parts: [`scenario`] is the work and [`variant`] what does it; [`rounds`] runs them by [`child`] processes, which serve
 //! and [`call`] with what [`ends`] has for the variant and the service of [`echo`]; [`sample`] is what a client tells,
 //! [`figures`] what becomes of it, and [`report`] how it is shown.
-//! [`sidecar`] has the pairs of proxies, [`end_to_end`] the whole cluster with its stock client;
+//! [`sidecar`] has the pairs of proxies, [`end_to_end`] the whole cluster with its stock client, and [`milvus`] the real
+//! one;
 //! [`pieces`] times parts of internaltls by themselves, and [`instructions`] counts what a call takes.
 pub mod call;
 pub mod child;
@@ -23,6 +24,7 @@ pub mod ends;
 pub mod figures;
 pub mod instructions;
 pub mod material;
+pub mod milvus;
 pub mod pieces;
 pub mod report;
 pub mod rounds;

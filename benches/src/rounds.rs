@@ -17,6 +17,7 @@ use crate::child::{Server, client};
 use crate::end_to_end::{Against, Database};
 use crate::figures::Outcome;
 use crate::material::Material;
+use crate::milvus::{Milvus, Wheel};
 use crate::sample::Sample;
 use crate::scenario::{Scenario, Window, Work};
 use crate::sidecar::{self, Program};
@@ -40,6 +41,8 @@ pub struct Plan {
     pub folder: PathBuf,
     /// The proxies that are installed.
     pub programs: Vec<Program>,
+    /// The real Milvus, if it is installed.
+    pub wheel: Option<Wheel>,
     /// The user's own cluster.
     pub against: Against,
 }
@@ -115,6 +118,10 @@ impl Plan {
     fn database(&self, variant: Variant, folder: &Path) -> Result<Database> {
         match variant {
             Variant::Against => Ok(Database::Against(self.against.clone())),
+            Variant::Milvus => {
+                let wheel = self.wheel.as_ref().context("it is not installed")?;
+                Milvus::start(wheel, folder).map(Database::Milvus)
+            }
             _ => Database::cluster(folder),
         }
     }

@@ -37,13 +37,15 @@ pub enum Variant {
     Nginx,
     /// Our cluster: proxy, coordinator, two data-nodes, mutual TLS on every internal hop
     Cluster,
+    /// The real Milvus 2.3.5, as one process
+    Milvus,
     /// The user's own cluster, named by --against
     Against,
 }
 
 use Variant::{
-    Bare, BareAgain, BareClassic, BareResumed, Cluster, Envoy, Haproxy, Mesh, MeshLanes, MeshShared, Nginx, Plain,
-    Tonic, TonicAgain, TonicTls,
+    Bare, BareAgain, BareClassic, BareResumed, Cluster, Envoy, Haproxy, Mesh, MeshLanes, MeshShared, Milvus, Nginx,
+    Plain, Tonic, TonicAgain, TonicTls,
 };
 
 /// Where calls are counted.
@@ -57,7 +59,7 @@ pub const ROTATION: &[Variant] = &[Mesh];
 /// Where nothing happens.
 pub const IDLE: &[Variant] = &[Tonic, TonicTls, Plain, Mesh];
 /// Where a whole database is asked.
-pub const END_TO_END: &[Variant] = &[Cluster];
+pub const END_TO_END: &[Variant] = &[Cluster, Milvus];
 /// What `--quick` compares.
 pub const QUICK: &[Variant] = &[Tonic, TonicAgain, Mesh];
 
