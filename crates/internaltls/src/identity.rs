@@ -197,6 +197,16 @@ pub enum IdentityError {
     /// The path is not `/<role>/<node id>`.
     #[error("its URI SAN `{0}` does not read `spiffe://<trust domain>/<role>/<node id>`")]
     BadUri(String),
+    /// The role is a word that policy has for those without a node's leaf.
+    #[error(
+        "its URI SAN `{uri}` names the role `{role}`, a word that policies have for who is no node: choose another"
+    )]
+    NotARole {
+        /// The URI found.
+        uri: String,
+        /// The word.
+        role: String,
+    },
     /// The DNS SAN that a dialer verifies is not there.
     #[error("its URI SAN `{uri}` needs the DNS SAN `{expected}` beside it")]
     NoDnsName {
@@ -243,7 +253,7 @@ fn split_spiffe(trust_domain: &TrustDomain, uri: &str) -> Result<(Role, NodeId),
     }
     let (role, node) = path.split_once('/').ok_or_else(bad)?;
     if NOT_ROLES.contains(&role) {
-        return Err(bad());
+        return Err(IdentityError::NotARole { uri: uri.chars().take(300).collect(), role: role.to_owned() });
     }
     Ok((Role::new(role).map_err(|_| bad())?, NodeId::new(node).map_err(|_| bad())?))
 }
@@ -269,7 +279,7 @@ mod tests {
         for role in NOT_ROLES {
             let dns = format!("{role}.mesh.internal");
             let found = read(&[&dns], &[&format!("spiffe://mesh.internal/{role}/x")]);
-            assert!(matches!(found, Err(IdentityError::BadUri(_))), "{role}: {found:?}");
+            assert!(matches!(&found, Err(IdentityError::NotARole { role: named, .. }) if named == role), "{found:?}");
         }
     }
 
