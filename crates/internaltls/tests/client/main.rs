@@ -12,3 +12,4 @@ mod replays;
 mod rotates;
 mod scripted;
 mod transaction;
+mod way_back;
