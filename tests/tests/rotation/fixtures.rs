@@ -17,6 +17,13 @@ pub(crate) fn plan() -> Plan {
     Plan::new(MESHCTL).args(&["--data-nodes", "1"])
 }
 
+/// Says what a run did not prove, past the harness, which shows nothing of a test that passes.
+pub(crate) fn not_run(what: &str, why: &str) {
+    use std::io::Write;
+    let line = format!("\nrotation: NOT RUN, and nothing said of {what}: {why}\n");
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+}
+
 /// `path` as text.
 pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()

@@ -9,6 +9,7 @@
 
 mod ca;
 mod fixtures;
+mod namespace;
 mod scene;
 mod suite;
 mod traffic;

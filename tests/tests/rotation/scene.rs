@@ -3,8 +3,9 @@
 //! 1. Each node's files lie on disk in another way: as a Kubernetes volume, through chained symlinks, as plain files.
 //! 2. The second server is reached through a relay that can stall.
 //! 3. Revocation lists and distrusted keys are read by all three from one place.
+//! 4. All of that lies on a disk of its own where one can be had, so that it can run full.
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +22,7 @@ use test_util::wait;
 use tokio::runtime::Runtime;
 
 use crate::fixtures::LONG;
+use crate::namespace::{Ballast, Inotify, Place, mount};
 
 const ECHO: &str = env!("CARGO_BIN_EXE_echo-under-test");
 const DATA_NODE: &str = "data-node";
@@ -73,26 +75,40 @@ pub(crate) struct Scene {
     revoked: Vec<Pair>,
     distrusted: Vec<String>,
     superseded: HashMap<String, Instant>,
+    /// From each write of a leaf to its being served, where the kernel told of it and no peer had to be waited for.
     pub(crate) served_within: Vec<Duration>,
     pub(crate) relay: Relay,
     pub(crate) channels: Vec<Channel>,
     client: Mesh,
-    dir: TempDir,
+    /// Where all files lie that a node reads.
+    dir: PathBuf,
+    _scratch: TempDir,
     pub(crate) runtime: Runtime,
 }
 
+/// What the disk holds when it is one of its own.
+const DISK: &str = "64m";
+/// The poll of a server, and of one that hears of no change.
+const POLL: u64 = 30;
+const SHORT_POLL: u64 = 1;
+
 impl Scene {
-    pub(crate) fn start() -> Self {
-        let (dir, authority) = (TempDir::with_prefix("rotation-").unwrap(), Authority::new("CA 0"));
-        let nodes: Vec<_> = (0..NODES).map(|nth| node(dir.path(), &authority, nth)).collect();
-        lists(dir.path(), &authority, &[], &[]);
+    pub(crate) fn start(place: Place) -> Self {
+        let (scratch, authority) = (TempDir::with_prefix("rotation-").unwrap(), Authority::new("CA 0"));
+        let dir = scratch.path().join("disk");
+        std::fs::create_dir(&dir).unwrap();
+        if place == Place::Inside {
+            mount(&dir, DISK);
+        }
+        let nodes: Vec<_> = (0..NODES).map(|nth| node(&dir, &authority, nth)).collect();
+        lists(&dir, &authority, &[], &[]);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut servers: Vec<_> = (0..SERVERS).map(|_| Server::new()).collect();
         for (server, node) in servers.iter_mut().zip(&nodes) {
-            server.start(dir.path(), node);
+            server.start(&dir, node, POLL);
         }
         let relay = Relay::to(servers[1].listens);
-        let client = runtime.block_on(Mesh::open(config(dir.path(), &nodes[2]))).unwrap();
+        let client = runtime.block_on(Mesh::open(config(&dir, &nodes[2]))).unwrap();
         let channel = |nth: usize, address| {
             client.channel(DATA_NODE.parse().unwrap(), Endpoint::from(address).of(nodes[nth].name.parse().unwrap()))
         };
@@ -111,6 +127,7 @@ impl Scene {
             channels,
             client,
             dir,
+            _scratch: scratch,
             runtime,
         }
     }
@@ -163,20 +180,20 @@ impl Scene {
     }
 
     fn put_lists(&self) {
-        lists(self.dir.path(), &self.authority, &self.revoked, &self.distrusted);
+        lists(&self.dir, &self.authority, &self.revoked, &self.distrusted);
     }
 
     /// From the CA of now to another one, as `meshctl ca rotate` does it.
     pub(crate) fn roll_over(&mut self, nth: usize) {
         let next = Authority::new(&format!("CA {nth}"));
-        write_public(&self.dir.path().join(format!("crls/{nth}.pem")), &next.crl(&[]));
+        write_public(&self.dir.join(format!("crls/{nth}.pem")), &next.crl(&[]));
         self.bundle.push(next.cert().to_owned());
         self.write_all();
         self.until_all_serve_bundles(2);
         self.authority = next;
         self.revoked.clear();
         (0..NODES).for_each(|nth| self.renew(nth));
-        self.until_settled();
+        self.uncounted(Self::until_settled);
         self.bundle.remove(0);
         self.write_all();
         self.until_all_serve_bundles(1);
@@ -198,11 +215,65 @@ impl Scene {
 
     /// SIGKILL to a server, and a new start with what is on disk.
     pub(crate) fn kill(&mut self, nth: usize) {
+        self.restart(nth, POLL);
+    }
+
+    /// The same while no process gets a watcher: changes are seen by the poll alone, and that is told.
+    pub(crate) fn restart_unwatched(&mut self, nth: usize) {
+        let exhausted = Inotify::without_instances();
+        self.restart(nth, SHORT_POLL);
+        self.until_watch_is(nth, "failed");
+        self.renew(nth);
+        self.uncounted(|scene| scene.until_served(nth));
+        drop(exhausted);
+        self.until_watch_is(nth, "on");
+    }
+
+    /// New leaves in folders that the kernel refuses to watch.
+    pub(crate) fn renew_unwatched(&mut self, nth: usize) {
+        let exhausted = Inotify::without_watches();
+        self.renew(nth);
+        self.until_served(nth);
+        self.until_watch_is(nth, "failed");
+        drop(exhausted);
+        self.renew(nth);
+        self.until_served(nth);
+        self.until_watch_is(nth, "on");
+    }
+
+    fn until_watch_is(&self, nth: usize, state: &str) {
+        wait::until(&format!("node {nth} tells that its watch is {state}"), LONG, || {
+            let status = self.status(nth)?;
+            let watch = &status["material"]["watch"];
+            let told = watch["reason"].as_str().unwrap_or_default().contains("fs.inotify.max_user_");
+            if watch["state"] == state && told == (state == "failed") { Ok(()) } else { Err(status.to_string()) }
+        });
+    }
+
+    /// The disk runs full when a script has opened a node's certificate for writing: the file is left empty.
+    pub(crate) fn write_on_full_disk(&mut self, nth: usize) {
+        let file = self.dir.join(&self.nodes[nth].name).join("server.pem");
+        let mut opened = std::fs::OpenOptions::new().write(true).truncate(true).open(&file).unwrap();
+        let full = Ballast::fill(&self.dir);
+        let written = opened.write_all(self.nodes[nth].pair.cert.as_bytes());
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::StorageFull);
+        self.until_refused(nth);
+        drop(full);
+    }
+
+    fn restart(&mut self, nth: usize, poll: u64) {
         if let Some(mut process) = self.servers[nth].process.take() {
             process.kill();
             process.wait(LONG);
         }
-        self.servers[nth].start(self.dir.path(), &self.nodes[nth]);
+        self.servers[nth].start(&self.dir, &self.nodes[nth], poll);
+    }
+
+    /// How soon leaves are served in this is not what is measured.
+    fn uncounted(&mut self, meanwhile: impl FnOnce(&mut Self)) {
+        let counted = self.served_within.len();
+        meanwhile(self);
+        self.served_within.truncate(counted);
     }
 
     /// Until a node serves the leaf on its disk.
@@ -267,7 +338,7 @@ impl Scene {
     /// All that is known, for a message.
     pub(crate) fn told(&self) -> String {
         let tells = |nth| self.status(nth).map_or_else(|e| e, |status| format!("{status:#}"));
-        let logs = (0..SERVERS).map(|nth| tail(&log(self.dir.path(), &self.nodes[nth])));
+        let logs = (0..SERVERS).map(|nth| tail(&log(&self.dir, &self.nodes[nth])));
         (0..NODES).map(tells).chain(logs).collect::<Vec<_>>().join("\n")
     }
 }
@@ -313,8 +384,9 @@ fn config(dir: &Path, node: &Node) -> MeshConfig {
     config
 }
 
+/// Beside the disk, which may be full.
 fn log(dir: &Path, node: &Node) -> PathBuf {
-    dir.join(format!("{}.log", node.name))
+    dir.with_file_name(format!("{}.log", node.name))
 }
 
 impl Server {
@@ -323,12 +395,12 @@ impl Server {
         Self { process: None, listens: address(), tells: address() }
     }
 
-    fn start(&mut self, dir: &Path, node: &Node) {
+    fn start(&mut self, dir: &Path, node: &Node, poll: u64) {
         let mut command = Command::new(ECHO);
         command.args([node.role, &node.name]).arg(dir.join(&node.name));
         command.args([self.listens.to_string(), self.tells.to_string()]);
         command.arg("--crl").arg(dir.join("crls")).arg("--distrust").arg(dir.join("distrust"));
-        command.args(["--grace-seconds", &GRACE.as_secs().to_string()]);
+        command.args(["--grace-seconds", &GRACE.as_secs().to_string(), "--poll-seconds", &poll.to_string()]);
         self.process = Some(Process::spawn(&node.name, command, &log(dir, node)));
         wait::until(&format!("{} listens", node.name), LONG, || {
             let up = self.status().and_then(|_| TcpStream::connect(self.listens).map_err(|e| e.to_string()));
