@@ -115,8 +115,14 @@ impl Ballast {
         ballast
     }
 
-    /// Takes what has become free since.
-    pub(crate) fn more(&self) {
+    /// So many bytes are to be had again.
+    pub(crate) fn give_back(&self, bytes: u64) {
+        let file = fs::OpenOptions::new().write(true).open(&self.0).unwrap();
+        let taken = file.metadata().unwrap().len();
+        file.set_len(taken.saturating_sub(bytes)).unwrap();
+    }
+
+    fn more(&self) {
         use std::io::Write;
         let mut file = fs::OpenOptions::new().create(true).append(true).open(&self.0).unwrap();
         let full = std::iter::repeat_with(|| file.write_all(&[7; 4096])).find_map(Result::err).unwrap();

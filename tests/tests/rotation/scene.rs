@@ -107,7 +107,7 @@ impl Scene {
         for (server, node) in servers.iter_mut().zip(&nodes) {
             server.start(&dir, node, POLL);
         }
-        let relay = Relay::to(servers[1].listens);
+        let relay = Relay::forgetful(servers[1].listens);
         let client = runtime.block_on(Mesh::open(config(&dir, &nodes[2]))).unwrap();
         let channel = |nth: usize, address| {
             client.channel(DATA_NODE.parse().unwrap(), Endpoint::from(address).of(nodes[nth].name.parse().unwrap()))
@@ -270,7 +270,7 @@ impl Scene {
     }
 
     /// How soon leaves are served in this is not what is measured.
-    fn uncounted(&mut self, meanwhile: impl FnOnce(&mut Self)) {
+    pub(crate) fn uncounted(&mut self, meanwhile: impl FnOnce(&mut Self)) {
         let counted = self.served_within.len();
         meanwhile(self);
         self.served_within.truncate(counted);
