@@ -97,10 +97,3 @@ pub(crate) fn under_way(cluster: &Cluster) -> bool {
 pub(crate) fn number<T: std::str::FromStr>(variable: &str) -> Option<T> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
-
-/// The memory of a process that is in use, in KiB.
-pub(crate) fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}

@@ -5,7 +5,7 @@
 //!
 //! Parts: [`ca`] is `meshctl ca rotate` on the cluster; [`suite`] a random walk over a [`scene`] of nodes with an echo
 //! service, under the [`traffic`] that the cluster does not have: long streams and large calls; [`tool`] a random walk of the
-//! tool on the cluster; [`way_back`] what renewed files do when all leaves have expired. [`namespace`] is where disks are small.
+//! tool on the cluster; [`thousand`] how soon many are cut; [`way_back`] what renewed files do when all leaves have expired. [`namespace`] is where disks are small.
 #![expect(clippy::unwrap_used, reason = "an `unwrap` in a test is an assertion")]
 
 mod ca;
@@ -13,6 +13,7 @@ mod fixtures;
 mod namespace;
 mod scene;
 mod suite;
+mod thousand;
 mod tool;
 mod traffic;
 mod way_back;

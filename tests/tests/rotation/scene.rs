@@ -61,9 +61,10 @@ struct Node {
     wrote: Option<Instant>,
 }
 
-struct Server {
+/// A process with the echo service.
+pub(crate) struct Server {
     process: Option<Process>,
-    listens: SocketAddr,
+    pub(crate) listens: SocketAddr,
     tells: SocketAddr,
 }
 
@@ -89,7 +90,7 @@ pub(crate) struct Scene {
 /// What the disk holds when it is one of its own.
 const DISK: &str = "64m";
 /// The poll of a server, and of one that hears of no change.
-const POLL: u64 = 30;
+pub(crate) const POLL: u64 = 30;
 const SHORT_POLL: u64 = 1;
 
 impl Scene {
@@ -105,7 +106,7 @@ impl Scene {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut servers: Vec<_> = (0..SERVERS).map(|_| Server::new()).collect();
         for (server, node) in servers.iter_mut().zip(&nodes) {
-            server.start(&dir, node, POLL);
+            server.start(&dir, node.role, &node.name, POLL);
         }
         let relay = Relay::forgetful(servers[1].listens);
         let client = runtime.block_on(Mesh::open(config(&dir, &nodes[2]))).unwrap();
@@ -266,7 +267,8 @@ impl Scene {
             process.kill();
             process.wait(LONG);
         }
-        self.servers[nth].start(&self.dir, &self.nodes[nth], poll);
+        let Node { role, name, .. } = &self.nodes[nth];
+        self.servers[nth].start(&self.dir, role, name, poll);
     }
 
     /// How soon leaves are served in this is not what is measured.
@@ -338,7 +340,7 @@ impl Scene {
     /// All that is known, for a message.
     pub(crate) fn told(&self) -> String {
         let tells = |nth| self.status(nth).map_or_else(|e| e, |status| format!("{status:#}"));
-        let logs = (0..SERVERS).map(|nth| tail(&log(&self.dir, &self.nodes[nth])));
+        let logs = (0..SERVERS).map(|nth| tail(&log(&self.dir, &self.nodes[nth].name)));
         (0..NODES).map(tells).chain(logs).collect::<Vec<_>>().join("\n")
     }
 }
@@ -360,7 +362,7 @@ fn node(dir: &Path, authority: &Authority, nth: usize) -> Node {
 }
 
 /// Aside and by rename: a list is read whole or not at all.
-fn lists(dir: &Path, authority: &Authority, revoked: &[Pair], distrusted: &[String]) {
+pub(crate) fn lists(dir: &Path, authority: &Authority, revoked: &[Pair], distrusted: &[String]) {
     let crl = authority.crl(&revoked.iter().collect::<Vec<_>>());
     let name = format!("crls/{}.pem", number(authority));
     for (path, text) in [(dir.join(name), crl), (dir.join("distrust"), distrusted.join("\n"))] {
@@ -385,39 +387,44 @@ fn config(dir: &Path, node: &Node) -> MeshConfig {
 }
 
 /// Beside the disk, which may be full.
-fn log(dir: &Path, node: &Node) -> PathBuf {
-    dir.with_file_name(format!("{}.log", node.name))
+fn log(dir: &Path, name: &str) -> PathBuf {
+    dir.with_file_name(format!("{name}.log"))
 }
 
 impl Server {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         Self { process: None, listens: address(), tells: address() }
     }
 
-    fn start(&mut self, dir: &Path, node: &Node, poll: u64) {
+    /// A node whose files are in the folder of its name in `dir`, beside `crls` and `distrust`.
+    pub(crate) fn start(&mut self, dir: &Path, role: &str, name: &str, poll: u64) {
         let mut command = Command::new(ECHO);
-        command.args([node.role, &node.name]).arg(dir.join(&node.name));
+        command.args([role, name]).arg(dir.join(name));
         command.args([self.listens.to_string(), self.tells.to_string()]);
         command.arg("--crl").arg(dir.join("crls")).arg("--distrust").arg(dir.join("distrust"));
         command.args(["--grace-seconds", &GRACE.as_secs().to_string(), "--poll-seconds", &poll.to_string()]);
-        self.process = Some(Process::spawn(&node.name, command, &log(dir, node)));
-        wait::until(&format!("{} listens", node.name), LONG, || {
+        self.process = Some(Process::spawn(name, command, &log(dir, name)));
+        wait::until(&format!("{name} listens"), LONG, || {
             let up = self.status().and_then(|_| TcpStream::connect(self.listens).map_err(|e| e.to_string()));
-            up.map_err(|e| format!("{e}\n{}", tail(&log(dir, node))))
+            up.map_err(|e| format!("{e}\n{}", tail(&log(dir, name))))
         });
     }
 
     /// User and system time, in the kernel's hundredths of a second.
     fn processor_time(&self) -> Duration {
-        let pid = self.process.as_ref().map_or(0, Process::pid);
+        let pid = self.pid();
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let fields = stat.rsplit(')').next().unwrap().split_whitespace();
         let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         Duration::from_millis(10 * ticks)
     }
 
-    fn status(&self) -> Result<Value, String> {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().map_or(0, Process::pid)
+    }
+
+    pub(crate) fn status(&self) -> Result<Value, String> {
         let mut text = String::new();
         let read = TcpStream::connect(self.tells).and_then(|mut stream| {
             stream.set_read_timeout(Some(LONG))?;

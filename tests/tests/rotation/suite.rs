@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use test_util::process::resident;
 use test_util::relay::Mode;
 use test_util::wait;
 
-use crate::fixtures::{LONG, number, resident};
+use crate::fixtures::{LONG, number};
 use crate::namespace::{Place, enter};
 use crate::scene::{GRACE, NODES, SERVERS, Scene};
 use crate::traffic::{Kind, Traffic};
@@ -26,8 +27,9 @@ use crate::traffic::{Kind, Traffic};
 const SHORT_WALK: usize = 40;
 /// A whole roll-over of the CA comes once in so many rotations.
 const ROTATIONS_A_CA: usize = 20;
-/// A connection that says nothing for this long is not yet given up.
-const PINGS_WAIT: Duration = Duration::from_secs(8);
+/// A link that stalls for this long costs nothing: pings wait for ten seconds, and a dial that was under way, because the
+/// listener had just ended the connection before, for five.
+const STALL: Duration = Duration::from_secs(4);
 /// How long the load runs without and with nothing else, where figures are asked for.
 const QUIET: Duration = Duration::from_secs(20);
 /// How far the memory of the process that calls may grow in a walk, its bookkeeping included, in KiB.
@@ -202,7 +204,7 @@ impl Walk {
         self.traffic.cut_ends();
     }
 
-    /// Both ends rotate while no byte passes between them. Longer than pings wait, on a slow machine, is a cut.
+    /// Both ends rotate while no byte passes between them. What lasts too long is a cut.
     fn stall(&mut self) {
         let began = Instant::now();
         self.scene.relay.set(Mode::Stall);
@@ -211,7 +213,7 @@ impl Walk {
         // A peer that accepts connections and says nothing holds the new leaf back until its connection is given up.
         self.scene.uncounted(|scene| scene.until_served(2));
         self.scene.relay.set(Mode::Forward);
-        if began.elapsed() > PINGS_WAIT {
+        if began.elapsed() > STALL {
             self.traffic.cut_begins(1, began);
             self.recover();
         }
