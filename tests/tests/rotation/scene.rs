@@ -5,10 +5,8 @@
 //! 3. Revocation lists and distrusted keys are read by all three from one place.
 //! 4. All of that lies on a disk of its own where one can be had, so that it can run full.
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use internaltls::{Channel, Endpoint, Files, Mesh, MeshConfig};
@@ -16,15 +14,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 use test_util::authority::{Authority, Leaf, Pair, plain_serial, write_public};
 use test_util::disk::{Chain, Set, Volume, plain};
-use test_util::process::{Process, free_port, tail};
+use test_util::process::tail;
 use test_util::relay::Relay;
 use test_util::wait;
 use tokio::runtime::Runtime;
 
 use crate::fixtures::LONG;
 use crate::namespace::{Ballast, Inotify, Place, mount};
+use crate::server::{POLL, Server, log};
 
-const ECHO: &str = env!("CARGO_BIN_EXE_echo-under-test");
 const DATA_NODE: &str = "data-node";
 /// Calls may run so long after their connection began to drain.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -61,13 +59,6 @@ struct Node {
     wrote: Option<Instant>,
 }
 
-/// A process with the echo service.
-pub(crate) struct Server {
-    process: Option<Process>,
-    pub(crate) listens: SocketAddr,
-    tells: SocketAddr,
-}
-
 pub(crate) struct Scene {
     nodes: Vec<Node>,
     servers: Vec<Server>,
@@ -89,8 +80,7 @@ pub(crate) struct Scene {
 
 /// What the disk holds when it is one of its own.
 const DISK: &str = "64m";
-/// The poll of a server, and of one that hears of no change.
-pub(crate) const POLL: u64 = 30;
+/// The poll of a server that hears of no change.
 const SHORT_POLL: u64 = 1;
 
 impl Scene {
@@ -263,10 +253,7 @@ impl Scene {
     }
 
     fn restart(&mut self, nth: usize, poll: u64) {
-        if let Some(mut process) = self.servers[nth].process.take() {
-            process.kill();
-            process.wait(LONG);
-        }
+        self.servers[nth].kill();
         let Node { role, name, .. } = &self.nodes[nth];
         self.servers[nth].start(&self.dir, role, name, poll);
     }
@@ -384,55 +371,6 @@ fn config(dir: &Path, node: &Node) -> MeshConfig {
     let mut config = MeshConfig::new(node.role.parse().unwrap(), node.name.parse().unwrap(), files);
     config.limits.drain = GRACE;
     config
-}
-
-/// Beside the disk, which may be full.
-fn log(dir: &Path, name: &str) -> PathBuf {
-    dir.with_file_name(format!("{name}.log"))
-}
-
-impl Server {
-    pub(crate) fn new() -> Self {
-        let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        Self { process: None, listens: address(), tells: address() }
-    }
-
-    /// A node whose files are in the folder of its name in `dir`, beside `crls` and `distrust`.
-    pub(crate) fn start(&mut self, dir: &Path, role: &str, name: &str, poll: u64) {
-        let mut command = Command::new(ECHO);
-        command.args([role, name]).arg(dir.join(name));
-        command.args([self.listens.to_string(), self.tells.to_string()]);
-        command.arg("--crl").arg(dir.join("crls")).arg("--distrust").arg(dir.join("distrust"));
-        command.args(["--grace-seconds", &GRACE.as_secs().to_string(), "--poll-seconds", &poll.to_string()]);
-        self.process = Some(Process::spawn(name, command, &log(dir, name)));
-        wait::until(&format!("{name} listens"), LONG, || {
-            let up = self.status().and_then(|_| TcpStream::connect(self.listens).map_err(|e| e.to_string()));
-            up.map_err(|e| format!("{e}\n{}", tail(&log(dir, name))))
-        });
-    }
-
-    /// User and system time, in the kernel's hundredths of a second.
-    fn processor_time(&self) -> Duration {
-        let pid = self.pid();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-        Duration::from_millis(10 * ticks)
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.as_ref().map_or(0, Process::pid)
-    }
-
-    pub(crate) fn status(&self) -> Result<Value, String> {
-        let mut text = String::new();
-        let read = TcpStream::connect(self.tells).and_then(|mut stream| {
-            stream.set_read_timeout(Some(LONG))?;
-            stream.read_to_string(&mut text)
-        });
-        read.map_err(|e| format!("{}: {e}", self.tells))?;
-        serde_json::from_str(&text).map_err(|e| e.to_string())
-    }
 }
 
 /// Both ends' leaves of every connection.

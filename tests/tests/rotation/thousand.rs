@@ -20,7 +20,8 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 use crate::fixtures::LONG;
-use crate::scene::{POLL, Server, lists};
+use crate::scene::lists;
+use crate::server::{POLL, Server};
 use crate::wire::{SAY, Text};
 
 const CONNECTIONS: usize = 1_000;
