@@ -70,7 +70,9 @@ pub use edge::Edge;
 pub use error::LoadError;
 pub use identity::{Identity, NodeId, Role, TrustDomain};
 pub use material::inspect;
-pub use material::{CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
+pub use material::{
+    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus, WatchState, WatchStatus,
+};
 pub use mesh::{Mesh, MeshStatus, OpenError};
 pub use policy::Policy;
 pub use server::{BindError, PolicedServer, ServeError, Server, ServerBuilder, Threads};

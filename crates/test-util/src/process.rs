@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::wait;
 
@@ -120,6 +120,29 @@ fn dismiss(watchdog: &mut Child) {
         let _ = pipe.write_all(b"done\n");
     }
     let _ = watchdog.wait();
+}
+
+/// Lets this process, and those that it starts from now on, have so many files open.
+///
+/// # Panics
+/// When the system does not allow as many.
+pub fn allow_open_files(count: u64) {
+    let now = getrlimit(Resource::Nofile);
+    if now.current.is_some_and(|current| current < count) {
+        let wanted = Rlimit { current: Some(count), ..now };
+        setrlimit(Resource::Nofile, wanted).unwrap_or_else(|e| panic!("{count} open files: {e}; raise `ulimit -Hn`"));
+    }
+}
+
+/// The memory of a process that is in use, in KiB.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process tells of itself");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
 /// Sends a signal to a process that may be gone.

@@ -1,7 +1,8 @@
-//! A relay between two processes that records every byte, and that can refuse, stall, delay and cut.
+//! A relay between two processes that records every byte, if it is to, and that can refuse, stall, delay and cut.
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -32,9 +33,13 @@ struct Shared {
     mode: Mutex<Mode>,
     changed: Condvar,
     over: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
-    records: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
+    open: Mutex<HashMap<u64, [TcpStream; 2]>>,
+    next: AtomicU64,
+    /// `None` where nothing is kept.
+    records: Option<Mutex<Vec<Record>>>,
 }
+
+type Record = Arc<Mutex<Vec<u8>>>;
 
 impl Relay {
     /// A relay on a free port that forwards to `target`.
@@ -43,6 +48,19 @@ impl Relay {
     /// When the machine has no free port.
     #[must_use]
     pub fn to(target: SocketAddr) -> Self {
+        Self::with(target, Some(Mutex::default()))
+    }
+
+    /// One that keeps nothing of what it passes on: for loads that last.
+    ///
+    /// # Panics
+    /// When the machine has no free port.
+    #[must_use]
+    pub fn forgetful(target: SocketAddr) -> Self {
+        Self::with(target, None)
+    }
+
+    fn with(target: SocketAddr, records: Option<Mutex<Vec<Record>>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared {
@@ -51,7 +69,8 @@ impl Relay {
             changed: Condvar::new(),
             over: AtomicBool::new(false),
             open: Mutex::default(),
-            records: Mutex::default(),
+            next: AtomicU64::new(0),
+            records,
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accepting.accept(&listener));
@@ -72,15 +91,22 @@ impl Relay {
 
     /// Ends every open connection.
     pub fn cut(&self) {
-        for stream in lock(&self.shared.open).drain(..) {
+        for stream in lock(&self.shared.open).values().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// What was sent, a record for each direction of each connection.
+    /// What was sent, a record for each direction of each connection; nothing where nothing is kept.
     #[must_use]
     pub fn records(&self) -> Vec<Vec<u8>> {
-        lock(&self.shared.records).iter().map(|record| lock(record).clone()).collect()
+        self.shared
+            .records
+            .iter()
+            .flat_map(|records| lock(records).clone())
+            .collect::<Vec<_>>()
+            .iter()
+            .map(|record| lock(record).clone())
+            .collect()
     }
 
     /// Whether `needle` stands in any record.
@@ -118,19 +144,27 @@ impl Shared {
         let keep = client.try_clone().and_then(|c| Ok([c, server.try_clone()?]));
         let (Ok((client_out, server_out)), Ok(keep)) = (ends, keep) else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        lock(&self.open).extend(keep);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.open).insert(number, keep);
         let this = Arc::clone(self);
-        thread::spawn(move || this.pump(server, client_out));
+        let back = thread::spawn(move || this.pump(server, client_out));
         self.pump(client, server_out);
+        let _ = back.join();
+        lock(&self.open).remove(&number);
     }
 
     fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
-        let record = Arc::new(Mutex::new(Vec::new()));
-        lock(&self.records).push(Arc::clone(&record));
+        let record = self.records.as_ref().map(|records| {
+            let record = Record::default();
+            lock(records).push(Arc::clone(&record));
+            record
+        });
         let mut chunk = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from.read(&mut chunk) {
             self.hold();
-            lock(&record).extend_from_slice(&chunk[..length]);
+            if let Some(record) = &record {
+                lock(record).extend_from_slice(&chunk[..length]);
+            }
             if to.write_all(&chunk[..length]).is_err() {
                 break;
             }

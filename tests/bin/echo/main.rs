@@ -37,6 +37,9 @@ struct Args {
     distrust: PathBuf,
     #[arg(long)]
     grace_seconds: u64,
+    /// How often it looks at its files whatever the kernel tells of them
+    #[arg(long, default_value_t = 30)]
+    poll_seconds: u64,
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -56,6 +59,7 @@ fn config(args: &Args) -> MeshConfig {
     files.distrust = Some(args.distrust.clone());
     let mut config = MeshConfig::new(args.role.clone(), args.node.clone(), files);
     config.limits.drain = Duration::from_secs(args.grace_seconds);
+    config.reload.poll = Duration::from_secs(args.poll_seconds);
     config
 }
 

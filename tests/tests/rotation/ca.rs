@@ -3,7 +3,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use meshctl::ca::bundle::Bundle;
 use meshctl::ca::journal::Journal;
 use meshctl::certs::authority::{Authority, KeyKind};
 use meshctl::certs::folder::{self, NewFile};
@@ -13,42 +12,12 @@ use test_util::load::Load;
 use test_util::process::{CONTINUE, INTERRUPT, KILL, STOP, signal};
 use test_util::wait;
 
-use crate::fixtures::{LONG, MESHCTL, plan, rotate, rotate_until, rotated, text};
+use crate::fixtures::{
+    LONG, MESHCTL, bundle, is_of, plan, rotate, rotate_until, rotated, served, signer, text, under_way,
+};
 
 /// How long the tool may wait where it is meant to give up.
 const SHORT: [&str; 2] = ["--wait", "3s"];
-
-fn bundle(path: &Path) -> Bundle {
-    Bundle::parse(&fs::read_to_string(path).unwrap()).unwrap()
-}
-
-/// The one CA that signs.
-fn signer(cluster: &Cluster) -> String {
-    bundle(&cluster.dir().join("certs/mesh/ca.pem")).signer().to_owned()
-}
-
-/// The CAs that a node serves.
-fn served(cluster: &Cluster, node: &str) -> Vec<String> {
-    let status = cluster.status(node).unwrap();
-    let cas = status["cas"].as_array().unwrap();
-    cas.iter().map(|ca| ca["sha256"].as_str().unwrap().to_owned()).collect()
-}
-
-/// Every bundle on disk and in use is of this CA alone, and every connection of leaves that it signed.
-fn is_of(cluster: &Cluster, ca: &str) {
-    for member in cluster.members() {
-        assert_eq!(served(cluster, &member.node), [ca], "served by {}", member.node);
-        let on_disk = bundle(&cluster.mesh_certs(&member.node).join("ca.pem"));
-        assert_eq!(on_disk.fingerprints(), [ca], "on disk of {}", member.node);
-    }
-    wait::until("every connection of the leaves on disk", LONG, || cluster.follows_disk());
-    assert_eq!(bundle(&cluster.mesh_certs("operator-1").join("ca.pem")).fingerprints(), [ca]);
-    assert!(!under_way(cluster), "the roll-over's folder is left over");
-}
-
-fn under_way(cluster: &Cluster) -> bool {
-    cluster.dir().join("ca-rotation").exists()
-}
 
 #[test]
 fn roll_overs_cost_no_call() {

@@ -3,11 +3,10 @@
 //! 1. Each node's files lie on disk in another way: as a Kubernetes volume, through chained symlinks, as plain files.
 //! 2. The second server is reached through a relay that can stall.
 //! 3. Revocation lists and distrusted keys are read by all three from one place.
+//! 4. All of that lies on a disk of its own where one can be had, so that it can run full.
 use std::collections::HashMap;
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use internaltls::{Channel, Endpoint, Files, Mesh, MeshConfig};
@@ -15,14 +14,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 use test_util::authority::{Authority, Leaf, Pair, plain_serial, write_public};
 use test_util::disk::{Chain, Set, Volume, plain};
-use test_util::process::{Process, free_port, tail};
+use test_util::process::tail;
 use test_util::relay::Relay;
 use test_util::wait;
 use tokio::runtime::Runtime;
 
 use crate::fixtures::LONG;
+use crate::namespace::{Ballast, Inotify, Place, mount};
+use crate::server::{POLL, Server, log};
 
-const ECHO: &str = env!("CARGO_BIN_EXE_echo-under-test");
 const DATA_NODE: &str = "data-node";
 /// Calls may run so long after their connection began to drain.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -59,12 +59,6 @@ struct Node {
     wrote: Option<Instant>,
 }
 
-struct Server {
-    process: Option<Process>,
-    listens: SocketAddr,
-    tells: SocketAddr,
-}
-
 pub(crate) struct Scene {
     nodes: Vec<Node>,
     servers: Vec<Server>,
@@ -73,26 +67,39 @@ pub(crate) struct Scene {
     revoked: Vec<Pair>,
     distrusted: Vec<String>,
     superseded: HashMap<String, Instant>,
+    /// From each write of a leaf to its being served, where the kernel told of it and no peer had to be waited for.
     pub(crate) served_within: Vec<Duration>,
     pub(crate) relay: Relay,
     pub(crate) channels: Vec<Channel>,
     client: Mesh,
-    dir: TempDir,
+    /// Where all files lie that a node reads.
+    dir: PathBuf,
+    _scratch: TempDir,
     pub(crate) runtime: Runtime,
 }
 
+/// What the disk holds when it is one of its own.
+const DISK: &str = "64m";
+/// The poll of a server that hears of no change.
+const SHORT_POLL: u64 = 1;
+
 impl Scene {
-    pub(crate) fn start() -> Self {
-        let (dir, authority) = (TempDir::with_prefix("rotation-").unwrap(), Authority::new("CA 0"));
-        let nodes: Vec<_> = (0..NODES).map(|nth| node(dir.path(), &authority, nth)).collect();
-        lists(dir.path(), &authority, &[], &[]);
+    pub(crate) fn start(place: Place) -> Self {
+        let (scratch, authority) = (TempDir::with_prefix("rotation-").unwrap(), Authority::new("CA 0"));
+        let dir = scratch.path().join("disk");
+        std::fs::create_dir(&dir).unwrap();
+        if place == Place::Inside {
+            mount(&dir, DISK);
+        }
+        let nodes: Vec<_> = (0..NODES).map(|nth| node(&dir, &authority, nth)).collect();
+        lists(&dir, &authority, &[], &[]);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut servers: Vec<_> = (0..SERVERS).map(|_| Server::new()).collect();
         for (server, node) in servers.iter_mut().zip(&nodes) {
-            server.start(dir.path(), node);
+            server.start(&dir, node.role, &node.name, POLL);
         }
-        let relay = Relay::to(servers[1].listens);
-        let client = runtime.block_on(Mesh::open(config(dir.path(), &nodes[2]))).unwrap();
+        let relay = Relay::forgetful(servers[1].listens);
+        let client = runtime.block_on(Mesh::open(config(&dir, &nodes[2]))).unwrap();
         let channel = |nth: usize, address| {
             client.channel(DATA_NODE.parse().unwrap(), Endpoint::from(address).of(nodes[nth].name.parse().unwrap()))
         };
@@ -111,6 +118,7 @@ impl Scene {
             channels,
             client,
             dir,
+            _scratch: scratch,
             runtime,
         }
     }
@@ -163,20 +171,20 @@ impl Scene {
     }
 
     fn put_lists(&self) {
-        lists(self.dir.path(), &self.authority, &self.revoked, &self.distrusted);
+        lists(&self.dir, &self.authority, &self.revoked, &self.distrusted);
     }
 
     /// From the CA of now to another one, as `meshctl ca rotate` does it.
     pub(crate) fn roll_over(&mut self, nth: usize) {
         let next = Authority::new(&format!("CA {nth}"));
-        write_public(&self.dir.path().join(format!("crls/{nth}.pem")), &next.crl(&[]));
+        write_public(&self.dir.join(format!("crls/{nth}.pem")), &next.crl(&[]));
         self.bundle.push(next.cert().to_owned());
         self.write_all();
         self.until_all_serve_bundles(2);
         self.authority = next;
         self.revoked.clear();
         (0..NODES).for_each(|nth| self.renew(nth));
-        self.until_settled();
+        self.uncounted(Self::until_settled);
         self.bundle.remove(0);
         self.write_all();
         self.until_all_serve_bundles(1);
@@ -198,11 +206,63 @@ impl Scene {
 
     /// SIGKILL to a server, and a new start with what is on disk.
     pub(crate) fn kill(&mut self, nth: usize) {
-        if let Some(mut process) = self.servers[nth].process.take() {
-            process.kill();
-            process.wait(LONG);
-        }
-        self.servers[nth].start(self.dir.path(), &self.nodes[nth]);
+        self.restart(nth, POLL);
+    }
+
+    /// The same while no process gets a watcher: changes are seen by the poll alone, and that is told.
+    pub(crate) fn restart_unwatched(&mut self, nth: usize) {
+        let exhausted = Inotify::without_instances();
+        self.restart(nth, SHORT_POLL);
+        self.until_watch_is(nth, "failed");
+        self.renew(nth);
+        self.uncounted(|scene| scene.until_served(nth));
+        drop(exhausted);
+        self.until_watch_is(nth, "on");
+    }
+
+    /// New leaves in folders that the kernel refuses to watch.
+    pub(crate) fn renew_unwatched(&mut self, nth: usize) {
+        let exhausted = Inotify::without_watches();
+        self.renew(nth);
+        self.until_served(nth);
+        self.until_watch_is(nth, "failed");
+        drop(exhausted);
+        self.renew(nth);
+        self.until_served(nth);
+        self.until_watch_is(nth, "on");
+    }
+
+    fn until_watch_is(&self, nth: usize, state: &str) {
+        wait::until(&format!("node {nth} tells that its watch is {state}"), LONG, || {
+            let status = self.status(nth)?;
+            let watch = &status["material"]["watch"];
+            let told = watch["reason"].as_str().unwrap_or_default().contains("fs.inotify.max_user_");
+            if watch["state"] == state && told == (state == "failed") { Ok(()) } else { Err(status.to_string()) }
+        });
+    }
+
+    /// The disk runs full when a script has opened a node's certificate for writing: the file is left empty.
+    pub(crate) fn write_on_full_disk(&mut self, nth: usize) {
+        let file = self.dir.join(&self.nodes[nth].name).join("server.pem");
+        let mut opened = std::fs::OpenOptions::new().write(true).truncate(true).open(&file).unwrap();
+        let full = Ballast::fill(&self.dir);
+        let written = opened.write_all(self.nodes[nth].pair.cert.as_bytes());
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::StorageFull);
+        self.until_refused(nth);
+        drop(full);
+    }
+
+    fn restart(&mut self, nth: usize, poll: u64) {
+        self.servers[nth].kill();
+        let Node { role, name, .. } = &self.nodes[nth];
+        self.servers[nth].start(&self.dir, role, name, poll);
+    }
+
+    /// How soon leaves are served in this is not what is measured.
+    pub(crate) fn uncounted(&mut self, meanwhile: impl FnOnce(&mut Self)) {
+        let counted = self.served_within.len();
+        meanwhile(self);
+        self.served_within.truncate(counted);
     }
 
     /// Until a node serves the leaf on its disk.
@@ -267,7 +327,7 @@ impl Scene {
     /// All that is known, for a message.
     pub(crate) fn told(&self) -> String {
         let tells = |nth| self.status(nth).map_or_else(|e| e, |status| format!("{status:#}"));
-        let logs = (0..SERVERS).map(|nth| tail(&log(self.dir.path(), &self.nodes[nth])));
+        let logs = (0..SERVERS).map(|nth| tail(&log(&self.dir, &self.nodes[nth].name)));
         (0..NODES).map(tells).chain(logs).collect::<Vec<_>>().join("\n")
     }
 }
@@ -289,7 +349,7 @@ fn node(dir: &Path, authority: &Authority, nth: usize) -> Node {
 }
 
 /// Aside and by rename: a list is read whole or not at all.
-fn lists(dir: &Path, authority: &Authority, revoked: &[Pair], distrusted: &[String]) {
+pub(crate) fn lists(dir: &Path, authority: &Authority, revoked: &[Pair], distrusted: &[String]) {
     let crl = authority.crl(&revoked.iter().collect::<Vec<_>>());
     let name = format!("crls/{}.pem", number(authority));
     for (path, text) in [(dir.join(name), crl), (dir.join("distrust"), distrusted.join("\n"))] {
@@ -311,49 +371,6 @@ fn config(dir: &Path, node: &Node) -> MeshConfig {
     let mut config = MeshConfig::new(node.role.parse().unwrap(), node.name.parse().unwrap(), files);
     config.limits.drain = GRACE;
     config
-}
-
-fn log(dir: &Path, node: &Node) -> PathBuf {
-    dir.join(format!("{}.log", node.name))
-}
-
-impl Server {
-    fn new() -> Self {
-        let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        Self { process: None, listens: address(), tells: address() }
-    }
-
-    fn start(&mut self, dir: &Path, node: &Node) {
-        let mut command = Command::new(ECHO);
-        command.args([node.role, &node.name]).arg(dir.join(&node.name));
-        command.args([self.listens.to_string(), self.tells.to_string()]);
-        command.arg("--crl").arg(dir.join("crls")).arg("--distrust").arg(dir.join("distrust"));
-        command.args(["--grace-seconds", &GRACE.as_secs().to_string()]);
-        self.process = Some(Process::spawn(&node.name, command, &log(dir, node)));
-        wait::until(&format!("{} listens", node.name), LONG, || {
-            let up = self.status().and_then(|_| TcpStream::connect(self.listens).map_err(|e| e.to_string()));
-            up.map_err(|e| format!("{e}\n{}", tail(&log(dir, node))))
-        });
-    }
-
-    /// User and system time, in the kernel's hundredths of a second.
-    fn processor_time(&self) -> Duration {
-        let pid = self.process.as_ref().map_or(0, Process::pid);
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-        Duration::from_millis(10 * ticks)
-    }
-
-    fn status(&self) -> Result<Value, String> {
-        let mut text = String::new();
-        let read = TcpStream::connect(self.tells).and_then(|mut stream| {
-            stream.set_read_timeout(Some(LONG))?;
-            stream.read_to_string(&mut text)
-        });
-        read.map_err(|e| format!("{}: {e}", self.tells))?;
-        serde_json::from_str(&text).map_err(|e| e.to_string())
-    }
 }
 
 /// Both ends' leaves of every connection.

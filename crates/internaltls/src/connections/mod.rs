@@ -281,6 +281,33 @@ mod tests {
         assert_eq!(json, expected);
     }
 
+    /// In bytes, a connection's chain included. By what the system gave, for many at once: other tests take from it meanwhile.
+    ///
+    /// `cargo test --release -p internaltls --lib memory_of_a_connection -- --nocapture`
+    #[test]
+    fn memory_of_a_connection_in_the_registry_is_small() {
+        const MANY: u64 = 50_000;
+        const MOST: u64 = 4 * 1024;
+        /// A leaf of this library's own making is smaller.
+        const CHAIN: usize = 700;
+        let resident = || {
+            let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+            4096 * pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        let registry = Registry::new(Telemetry::new());
+        let before = resident();
+        let take = |nth: u64| {
+            let connection = registry.register(facts(nth % 4));
+            connection.keep_chain(&[vec![7; CHAIN].into()]);
+            connection
+        };
+        let connections: Vec<_> = (0..MANY).map(take).collect();
+        let each = resident().saturating_sub(before) / MANY;
+        println!("a connection in the registry: {each} bytes");
+        assert!(each < MOST, "{each} bytes a connection");
+        drop(connections);
+    }
+
     #[test]
     fn ending_only_goes_forward() {
         let telemetry = Telemetry::new();

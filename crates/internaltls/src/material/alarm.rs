@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::status::{CrlStatus, MaterialStatus};
+use super::status::{CrlStatus, MaterialStatus, WatchState};
 use super::store::Store;
 use crate::clock::rfc3339;
 use crate::telemetry::{Reading, Telemetry};
@@ -45,6 +45,11 @@ fn readings(material: &'static str, status: &MaterialStatus, now: SystemTime) ->
             "internaltls_material_differs_seconds",
             "Seconds that disk and what is served have differed; 0 while they agree",
             status.differs_seconds as f64,
+        ),
+        of(
+            "internaltls_watch_failed",
+            "1 while the kernel refuses to watch a folder of the material, so that the poll alone sees changes",
+            flag(status.watch.state == WatchState::Failed),
         ),
     ];
     all.extend(certificates(material, status, now));

@@ -26,7 +26,9 @@ mod watch;
 pub(crate) use force::Force;
 pub(crate) use generation::{Generation, Purpose};
 pub(crate) use peers::Connected;
-pub use status::{CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
+pub use status::{
+    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus, WatchState, WatchStatus,
+};
 pub(crate) use store::{Reloaded, Store};
 
 #[cfg(test)]

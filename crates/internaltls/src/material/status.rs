@@ -54,6 +54,8 @@ pub struct MaterialStatus {
     pub differs_seconds: u64,
     /// The set on disk that is held back for the sake of peers; `None` while there is none.
     pub held: Option<HeldStatus>,
+    /// Whether the file system tells of changes, or the poll alone sees them.
+    pub watch: WatchStatus,
     /// The mesh's layout; `None` at an edge.
     pub layout: Option<Layout>,
 }
@@ -157,6 +159,28 @@ impl CrlStatus {
         };
         Self { issuer: crl.issuer.clone(), next_update: crl.next_update, state }
     }
+}
+
+/// Whether events of the file system come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum WatchState {
+    /// The folders of all files are watched.
+    On,
+    /// None is, as configured.
+    Off,
+    /// The kernel refuses to watch one of them at least. It is asked again at each look at the files.
+    Failed,
+}
+
+/// How changes on disk are noticed besides the poll.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WatchStatus {
+    /// `on`, `off` or `failed`.
+    pub state: WatchState,
+    /// Why it failed, and what to do.
+    pub reason: Option<String>,
 }
 
 /// How an attempt to read the files ended.

@@ -24,7 +24,7 @@ use super::generation::{Generation, Purpose, Surroundings, build, provider};
 use super::parse::{self, Pair, parse};
 use super::peers::{self, Connected};
 use super::source::{Content, Snapshot, Source};
-use super::status::{CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus};
+use super::status::{CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus, WatchStatus};
 use super::trial;
 use super::watch::Watch;
 use crate::clock::Clock;
@@ -65,6 +65,7 @@ pub(crate) struct Store {
     connected: OnceLock<Connected>,
     turn: Mutex<Turn>,
     told: Mutex<Told>,
+    watching: ArcSwap<WatchStatus>,
     retry: Duration,
     /// How long a leaf waits for peers that cannot be asked.
     patience: Duration,
@@ -264,6 +265,7 @@ impl Store {
             differs_since: told.differs_since,
             differs_seconds: differs.unwrap_or_default().as_secs(),
             held: told.back,
+            watch: WatchStatus::clone(&self.watching.load()),
             layout: generation.layout.clone(),
         }
     }
@@ -293,6 +295,7 @@ impl Store {
         around.ring.publish(keys);
         let now = around.clock.now();
         let (policy, served_policy) = first_policy.map_or((None, None), |(policy, hash)| (Some(policy), Some(hash)));
+        let watching = ArcSwap::from_pointee(watch.status());
         let store = Self {
             current: ArcSwap::from_pointee(generation),
             policy: ArcSwapOption::new(policy.map(Arc::new)),
@@ -319,6 +322,7 @@ impl Store {
                 held: 0,
                 back: None,
             }),
+            watching,
             retry,
             patience,
             stirred,
@@ -333,6 +337,7 @@ impl Store {
     pub(super) fn take_turn(&self) -> Result<Reloaded, LoadError> {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.look(&mut turn);
+        self.watching.store(Arc::new(turn.watch.status()));
         self.tell(&result, turn.held.clone());
         result
     }

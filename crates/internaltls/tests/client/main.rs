@@ -13,3 +13,4 @@ mod rotates;
 mod scripted;
 mod threads;
 mod transaction;
+mod way_back;

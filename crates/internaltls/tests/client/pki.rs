@@ -69,8 +69,17 @@ impl Authority {
 
     /// The same, with another bundle.
     pub(crate) fn install(&self, node: &Node, bundle: &str) -> String {
+        self.install_at(node, bundle, SystemTime::now())
+    }
+
+    /// A new leaf of a CA for whose clock it is `now`.
+    pub(crate) fn renew_at(&self, node: &Node, now: SystemTime) -> String {
+        self.install_at(node, &self.pem(), now)
+    }
+
+    fn install_at(&self, node: &Node, bundle: &str, now: SystemTime) -> String {
         let number = self.issued.fetch_add(1, Ordering::Relaxed);
-        let (cert, key) = self.leaf(node, number);
+        let (cert, key) = self.leaf(node, number, now.into());
         node.put(&[cert, key, bundle.to_owned()]);
         format!("{:08x}", number | 0x0100_0000)
     }
@@ -96,14 +105,15 @@ impl Authority {
         params.signed_by(&self.ca).unwrap().pem().unwrap()
     }
 
-    fn leaf(&self, node: &Node, number: u32) -> (String, String) {
+    /// Good for a day.
+    fn leaf(&self, node: &Node, number: u32, now: time::OffsetDateTime) -> (String, String) {
         let mut params = CertificateParams::new(vec![format!("{}.mesh.internal", node.role)]).unwrap();
         let uri = format!("spiffe://mesh.internal/{}/{}", node.role, node.id);
         params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.serial_number = Some(SerialNumber::from_slice(&(number | 0x0100_0000).to_be_bytes()));
-        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::minutes(5);
-        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(1);
+        params.not_before = now - time::Duration::minutes(5);
+        params.not_after = now + time::Duration::days(1);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.ca).unwrap().pem(), key.serialize_pem())
     }

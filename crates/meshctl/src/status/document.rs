@@ -36,6 +36,9 @@ pub struct ProcessStatus {
     /// The set on disk that peers stand against; null while there is none.
     #[serde(default)]
     pub held: Option<Held>,
+    /// Whether its mesh's folders are watched; null without TLS.
+    #[serde(default)]
+    pub watch: Option<Watch>,
     /// The proxy's external listener; null at other roles, and without TLS there.
     #[serde(default)]
     pub edge: Option<Material>,
@@ -61,6 +64,18 @@ pub struct Material {
     pub leaf: Leaf,
     /// What came of the last look at the files.
     pub last_reload: Option<Reload>,
+    /// Whether its folders are watched.
+    #[serde(default)]
+    pub watch: Option<Watch>,
+}
+
+/// Whether the file system tells of changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// `on`, `off` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    pub reason: Option<String>,
 }
 
 /// A set that is held back for the sake of peers.
@@ -177,6 +192,7 @@ impl ProcessStatus {
             last_reload: None,
             differs_since: None,
             held: None,
+            watch: None,
             edge: None,
             ready: false,
             not_ready: Vec::new(),

@@ -2,7 +2,7 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::document::{Document, Leaf, ProcessStatus, Reload, Told};
+use super::document::{Document, Leaf, ProcessStatus, Reload, Told, Watch};
 
 /// How much of a serial number is shown: enough to tell two leaves apart.
 const SERIAL: usize = 12;
@@ -62,7 +62,7 @@ fn material(
         state,
         or_dash(generation),
         or_dash(leaf.map(|leaf| short(&leaf.serial))),
-        or_dash(leaf.map(|leaf| span(&leaf.not_after, now))),
+        or_dash(leaf.map(|leaf| expires(&leaf.not_after, now))),
         or_dash(loaded.map(|at| format!("{} ago", span(at, now)))),
         or_dash(leaf.map(|leaf| leaf.sans.join(" "))),
     ]
@@ -110,6 +110,9 @@ fn remarks_on(process: &ProcessStatus) -> Vec<String> {
     lines.extend(unheeded.map(|why| format!("{node}: the force file was not heeded: {why}")));
     let edge = process.edge.as_ref().and_then(|edge| edge.last_reload.as_ref());
     lines.extend(failed(edge).map(|reason| format!("{node}: the last reload at the edge failed: {reason}")));
+    lines.extend(unwatched(process.watch.as_ref()).map(|reason| format!("{node}: folders are not watched: {reason}")));
+    let edge = process.edge.as_ref().and_then(|edge| edge.watch.as_ref());
+    lines.extend(unwatched(edge).map(|reason| format!("{node}: folders of the edge are not watched: {reason}")));
     lines.extend(
         process
             .differs_since
@@ -123,6 +126,16 @@ fn failed(reload: Option<&Reload>) -> Option<&str> {
     reload
         .filter(|reload| reload.result == "failed")
         .map(|reload| reload.reason.as_deref().unwrap_or("no reason was given"))
+}
+
+fn unwatched(watch: Option<&Watch>) -> Option<&str> {
+    watch.filter(|watch| watch.state == "failed").map(|watch| watch.reason.as_deref().unwrap_or("no reason was given"))
+}
+
+/// When validity ends, or since when it has.
+fn expires(at: &str, now: OffsetDateTime) -> String {
+    let over = OffsetDateTime::parse(at, &Rfc3339).is_ok_and(|end| end < now);
+    if over { format!("expired {} ago", span(at, now)) } else { span(at, now) }
 }
 
 /// How far `at` is from now, in the largest unit that tells something.
@@ -169,6 +182,7 @@ mod tests {
                 {"role": "proxy", "node": "proxy-1", "generation": 2, "loaded_at": "2026-01-02T03:04:05Z", "ready": true,
                  "leaf": {"serial": "0123456789abcdef", "sans": ["proxy.mesh.internal"], "not_after": "2026-03-02T03:04:05Z"},
                  "last_reload": {"at": "2026-01-02T03:05:00Z", "result": "failed", "reason": "it would cut off a peer"},
+                 "watch": {"state": "failed", "reason": "too many open files"},
                  "held": {"sha256": "ab", "force": "echo ab > x/reload-force", "unheeded": "it names another set"},
                  "edge": {"generation": 1, "loaded_at": "2026-01-02T03:04:05Z", "last_reload": null,
                           "leaf": {"serial": "ffff", "sans": ["localhost"], "not_after": "2026-01-02T13:04:05Z"}}},
@@ -205,10 +219,21 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("proxy-1: the last reload failed: it would cut off a peer"), "{text}");
+        assert!(text.contains("proxy-1: folders are not watched: too many open files"), "{text}");
         assert!(
             text.contains("type on its host: echo ab > x/reload-force") && text.contains("it names another set"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn tells_what_has_expired() {
+        let at = |now| OffsetDateTime::parse(now, &Rfc3339).unwrap();
+        let end = "2026-01-02T03:04:05Z";
+        assert_eq!(expires(end, at("2026-01-02T03:03:05Z")), "60 s");
+        assert_eq!(expires(end, at("2026-01-12T03:04:05Z")), "expired 10 days ago");
+        let text = render(&document(), at("2026-03-12T03:04:05Z"));
+        assert!(text.contains("  expired 10 days ago  ") && text.contains("  expired 68 days ago  "), "{text}");
     }
 
     #[test]
