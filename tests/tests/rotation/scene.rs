@@ -4,7 +4,7 @@
 //! 2. The second server is reached through a relay that can stall.
 //! 3. Revocation lists and distrusted keys are read by all three from one place.
 //! 4. All of that lies on a disk of its own where one can be had, so that it can run full.
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -80,6 +80,8 @@ pub(crate) struct Scene {
 
 /// What the disk holds when it is one of its own.
 const DISK: &str = "64m";
+/// A leaf that is served later than this is told of, with the reason.
+const SLOW: Duration = Duration::from_secs(3);
 /// The poll of a server that hears of no change.
 const SHORT_POLL: u64 = 1;
 
@@ -267,13 +269,17 @@ impl Scene {
 
     /// Until a node serves the leaf on its disk.
     pub(crate) fn until_served(&mut self, nth: usize) {
-        let wanted = self.nodes[nth].pair.serial();
+        let (wanted, mut reasons) = (self.nodes[nth].pair.serial(), BTreeSet::new());
         wait::until(&format!("node {nth} serves its leaf"), LONG, || {
             let status = self.status(nth)?;
+            reasons.insert(status["material"]["last_reload"]["reason"].to_string());
             let served = plain_serial(status["material"]["leaf"]["serial"].as_str().unwrap_or_default());
             if served == wanted { Ok(()) } else { Err(format!("{served}, wanted {wanted}: {status}")) }
         });
         if let Some(wrote) = self.nodes[nth].wrote.take() {
+            if wrote.elapsed() > SLOW {
+                println!("node {nth} served its leaf after {:.1?}, having said {reasons:?}", wrote.elapsed());
+            }
             self.served_within.push(wrote.elapsed());
         }
     }

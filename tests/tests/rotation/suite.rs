@@ -208,7 +208,7 @@ impl Walk {
     fn stall(&mut self) {
         let began = Instant::now();
         self.scene.relay.set(Mode::Stall);
-        self.scene.renew(1);
+        self.renew(1);
         self.scene.renew(2);
         // A peer that accepts connections and says nothing holds the new leaf back until its connection is given up.
         self.scene.uncounted(|scene| scene.until_served(2));
@@ -217,7 +217,6 @@ impl Walk {
             self.traffic.cut_begins(1, began);
             self.recover();
         }
-        self.scene.uncounted(|scene| scene.until_served(1));
     }
 
     /// From every server.
@@ -285,8 +284,12 @@ fn suite_of_everything_that_is_replaced() {
     let began = Instant::now();
     let memory = resident(std::process::id());
     for step in plan(seed.1, seed.0).into_iter().filter(|step| place == Place::Inside || !step.is_inside()) {
+        let at = Instant::now();
         walk.take(step);
         walk.check(step);
+        if at.elapsed() > 4 * GRACE {
+            println!("{step:?} took {:.1?}", at.elapsed());
+        }
     }
     walk.end();
     let grown = resident(std::process::id()).saturating_sub(memory);
