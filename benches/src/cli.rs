@@ -153,13 +153,16 @@ impl Run {
             bar.set_message(format!("{} {}", scenario.name, variant.name()));
             bar.inc(1);
         };
-        let ends = |outcome: &Outcome| {
+        let mut outcomes = Vec::new();
+        let ends = |outcome: Outcome| {
             let text = report::table(outcome.scenario, &outcome.figures());
             bar.suspend(|| print!("{text}"));
+            outcomes.push(outcome);
         };
-        let outcomes = plan.run(begins, ends)?;
+        let ended = plan.run(begins, ends);
         bar.finish_and_clear();
-        self.write(&outcomes)
+        self.write(&outcomes)?;
+        ended
     }
 
     fn plan(&self, folder: PathBuf) -> Result<Plan> {

@@ -3,7 +3,6 @@
 //! It is one process, in a folder of its own, with two-way TLS at its edge and no TLS inside (there is nobody to talk to). It
 //! does not end on SIGTERM, so it is killed.
 use std::fmt;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use test_util::authority::{Authority, Leaf, write_public};
+use test_util::command::program;
 use test_util::process::{Process, tail};
 use test_util::wait;
 
@@ -77,6 +77,7 @@ struct Start {
     environment: std::collections::BTreeMap<String, String>,
     folder: PathBuf,
     port: u16,
+    health: String,
 }
 
 /// A running Milvus. Its drop ends it.
@@ -94,7 +95,7 @@ impl Milvus {
     /// When the wheel does not make it ready to start.
     ///
     /// # Panics
-    /// When it does not listen in time; the message has the tail of its log.
+    /// When it is not ready in time; the message has the tail of its log.
     pub fn start(wheel: &Wheel, folder: &Path) -> Result<Self> {
         let certs = folder.join("certs");
         certificates(&certs);
@@ -105,14 +106,15 @@ impl Milvus {
         });
         let said = run(Command::new(&wheel.0).arg(script).arg(wanted.to_string()))?;
         let start: Start = serde_json::from_str(said.trim_end().lines().last().unwrap_or_default())?;
-        let (program, arguments) = start.program.split_first().context("it names no program")?;
-        let mut command = Command::new(program);
+        let (first, arguments) = start.program.split_first().context("it names no program")?;
+        let mut command = Command::new(first);
         command.args(arguments).envs(&start.environment).current_dir(&start.folder);
         let log = folder.join("milvus.log");
         let process = Process::spawn("milvus", command, &log);
         let milvus = Self { process, port: start.port, certs };
-        wait::until("milvus listens", READY, || {
-            TcpStream::connect(("127.0.0.1", start.port)).map_err(|e| format!("{e}\n{}", tail(&log)))
+        wait::until("milvus is ready", READY, || match program("curl").args(["-sf", &start.health]).run() {
+            said if said.success => Ok(()),
+            said => Err(format!("{}\n{}", said.text(), tail(&log))),
         });
         Ok(milvus)
     }

@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngCore, SeedableRng};
-use test_util::authority::Key;
 
 use crate::call::Job;
 use crate::child::{Server, client};
@@ -54,23 +53,17 @@ impl Plan {
         self.scenarios.iter().map(|(_, variants)| variants.len() * self.rounds).sum()
     }
 
-    /// Runs everything. `begins` is told of each window, `ends` of each scenario.
+    /// Runs everything. `begins` is told of each window; `ends` gets what came of each scenario, which is worth something even if
+    /// a later one fails.
     ///
     /// # Errors
     /// The first call that failed.
-    pub fn run(
-        &self,
-        mut begins: impl FnMut(&Scenario, Variant),
-        mut ends: impl FnMut(&Outcome),
-    ) -> Result<Vec<Outcome>> {
+    pub fn run(&self, mut begins: impl FnMut(&Scenario, Variant), mut ends: impl FnMut(Outcome)) -> Result<()> {
         let mut random = StdRng::seed_from_u64(self.seed);
-        let mut outcomes = Vec::new();
         for (scenario, variants) in &self.scenarios {
-            let outcome = self.scenario(scenario, variants, &mut random, &mut begins)?;
-            ends(&outcome);
-            outcomes.push(outcome);
+            ends(self.scenario(scenario, variants, &mut random, &mut begins)?);
         }
-        Ok(outcomes)
+        Ok(())
     }
 
     fn scenario(
@@ -98,7 +91,7 @@ impl Plan {
         if scenario.is_end_to_end() {
             return self.database(variant, &folder)?.window(scenario.work, self.window);
         }
-        let material = Material::create(&folder, key(scenario));
+        let material = Material::create(&folder, scenario.key);
         let server = Server::start(variant, &folder)?;
         let pair = self.pair(variant, &folder, server.address)?;
         let mut pids = pair.as_ref().map(sidecar::Pair::pids).unwrap_or_default();
@@ -141,15 +134,6 @@ fn fresh(folder: &Path) -> Result<PathBuf> {
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
-}
-
-/// The kind of the leaves' keys is the last word of a name of handshakes.
-fn key(scenario: &Scenario) -> Key {
-    match scenario.name {
-        "dial-rsa" => Key::Rsa,
-        "dial-ed25519" => Key::Ed25519,
-        _ => Key::Ecdsa,
-    }
 }
 
 /// Replaces all leaves again and again until it is dropped.

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use test_util::authority::Key;
 
 use crate::echo::Ask;
 use crate::variant::{self, Variant};
@@ -51,6 +52,8 @@ pub struct Scenario {
     pub request: usize,
     /// Bytes of an answer.
     pub reply: usize,
+    /// The kind of the leaves' keys.
+    pub key: Key,
     /// Who does it.
     pub variants: &'static [Variant],
 }
@@ -77,7 +80,8 @@ impl Scenario {
 }
 
 const fn closed(name: &'static str, about: &'static str, callers: usize, request: usize, reply: usize) -> Scenario {
-    Scenario { name, about, work: Work::Closed { callers }, request, reply, variants: variant::CALLS }
+    let (work, variants) = (Work::Closed { callers }, variant::CALLS);
+    Scenario { name, about, work, request, reply, key: Key::Ecdsa, variants }
 }
 
 /// All of them, in the order in which they run.
@@ -94,6 +98,7 @@ pub const ALL: &[Scenario] = &[
         work: Work::Stream,
         request: 0,
         reply: 1_024,
+        key: Key::Ecdsa,
         variants: variant::CALLS,
     },
     Scenario {
@@ -102,17 +107,19 @@ pub const ALL: &[Scenario] = &[
         work: Work::Open { per_second: RATE },
         request: 64,
         reply: 64,
+        key: Key::Ecdsa,
         variants: variant::CALLS,
     },
-    dial("dial-ecdsa", "a connection for each call, ECDSA P-256 leaves", variant::DIALS),
-    dial("dial-ed25519", "a connection for each call, Ed25519 leaves", variant::DIALS),
-    dial("dial-rsa", "a connection for each call, RSA 2048 leaves", variant::DIALS),
+    dial("dial-ecdsa", "a connection for each call, ECDSA P-256 leaves", Key::Ecdsa),
+    dial("dial-ed25519", "a connection for each call, Ed25519 leaves", Key::Ed25519),
+    dial("dial-rsa", "a connection for each call, RSA 2048 leaves", Key::Rsa),
     Scenario {
         name: "beside-alone",
         about: "64 bytes and back, one call at a time, nothing beside",
         work: Work::Closed { callers: 1 },
         request: 64,
         reply: 64,
+        key: Key::Ecdsa,
         variants: variant::BESIDE,
     },
     Scenario {
@@ -121,6 +128,7 @@ pub const ALL: &[Scenario] = &[
         work: Work::Beside,
         request: 64,
         reply: 64,
+        key: Key::Ecdsa,
         variants: variant::BESIDE,
     },
     Scenario {
@@ -129,6 +137,7 @@ pub const ALL: &[Scenario] = &[
         work: Work::Closed { callers: 16 },
         request: 64,
         reply: 64,
+        key: Key::Ecdsa,
         variants: variant::ROTATION,
     },
     Scenario {
@@ -137,6 +146,7 @@ pub const ALL: &[Scenario] = &[
         work: Work::Rotating { callers: 16 },
         request: 64,
         reply: 64,
+        key: Key::Ecdsa,
         variants: variant::ROTATION,
     },
     Scenario {
@@ -145,6 +155,7 @@ pub const ALL: &[Scenario] = &[
         work: Work::Idle { connections: 1_000 },
         request: 64,
         reply: 64,
+        key: Key::Ecdsa,
         variants: variant::IDLE,
     },
     end(
@@ -161,11 +172,11 @@ pub const ALL: &[Scenario] = &[
 ];
 
 const fn end(name: &'static str, about: &'static str, work: Work) -> Scenario {
-    Scenario { name, about, work, request: 0, reply: 0, variants: variant::END_TO_END }
+    Scenario { name, about, work, request: 0, reply: 0, key: Key::Ecdsa, variants: variant::END_TO_END }
 }
 
-const fn dial(name: &'static str, about: &'static str, variants: &'static [Variant]) -> Scenario {
-    Scenario { name, about, work: Work::Dial { callers: 4 }, request: 64, reply: 64, variants }
+const fn dial(name: &'static str, about: &'static str, key: Key) -> Scenario {
+    Scenario { name, about, work: Work::Dial { callers: 4 }, request: 64, reply: 64, key, variants: variant::DIALS }
 }
 
 /// What `--against` runs.
