@@ -2,8 +2,8 @@
 //!
 //! 1. The client is pymilvus, over two-way TLS wherever we start the server. Its own time is part of every latency.
 //! 2. Processor time is that of the server's processes alone: Python's would drown it.
-//! 3. Each window begins with an empty database, except against the user's own, where only a collection of our name is made
-//!    and dropped.
+//! 3. Each window begins with an empty database, except against the user's own, where a collection is made and dropped whose
+//!    name nobody else has.
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -37,7 +37,8 @@ pub enum Database {
 /// The user's own cluster, and what its clients must show.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Against {
-    /// Insert into and search in this cluster, instead of comparing variants; a collection `bench` is made there and dropped
+    /// Insert into and search in this cluster, instead of comparing variants; a collection of a name of its own is made there and
+    /// dropped
     #[arg(long = "against", value_name = "URI", help_heading = "A cluster of your own")]
     pub uri: Option<String>,
     /// The CA that its edge is judged by
@@ -92,6 +93,7 @@ impl Database {
             Self::Milvus(milvus) => milvus.client(),
             Self::Against(Against { uri, ca, cert, key, server_name, token }) => json!({
                 "uri": uri, "ca": ca, "cert": cert, "key": key, "server_name": server_name, "token": token,
+                "collection": format!("mesh_bench_{}", std::process::id()),
             }),
         }
     }
