@@ -52,7 +52,7 @@ pub(super) fn curves(curves: &[(String, Vec<(f64, f64)>)]) -> String {
     }
     let (low, high) = (low.log10().floor(), high.log10().ceil());
     let y = |us: f64| HEIGHT - MARGIN - (us.max(1.0).log10() - low) / (high - low).max(1.0) * (HEIGHT - MARGIN - 10.0);
-    let x = |percent: f64| MARGIN + nines(percent) / 4.0 * (WIDTH - MARGIN - 20.0);
+    let x = |percent: f64| MARGIN + nines(percent) / 4.0 * (WIDTH - MARGIN - 40.0);
     let mut svg = open(HEIGHT);
     grid(&mut svg, low as i32..=high as i32, x, y);
     for (nth, (_, curve)) in curves.iter().enumerate() {
