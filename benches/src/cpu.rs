@@ -17,17 +17,10 @@ fn ticks(stat: &str) -> Option<u32> {
     fields.map(|field| field.parse::<u32>().ok()).sum()
 }
 
-/// Bytes of this process's memory that are in RAM.
-#[must_use]
-pub fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or_default() * 1024
-}
-
 #[cfg(test)]
 mod tests {
+    use test_util::process::resident;
+
     use super::*;
 
     #[test]

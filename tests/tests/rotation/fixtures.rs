@@ -97,3 +97,14 @@ pub(crate) fn under_way(cluster: &Cluster) -> bool {
 pub(crate) fn number<T: std::str::FromStr>(variable: &str) -> Option<T> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
+
+/// A walk's seed, its length, and the variable that gives the length. Says which walk it was, when it fails.
+pub(crate) struct Seed(pub(crate) u64, pub(crate) usize, pub(crate) &'static str);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the walk of {}={} ROTATION_SEED={} failed", self.2, self.1, self.0);
+        }
+    }
+}

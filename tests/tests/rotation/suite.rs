@@ -18,7 +18,7 @@ use test_util::process::resident;
 use test_util::relay::Mode;
 use test_util::wait;
 
-use crate::fixtures::{LONG, number};
+use crate::fixtures::{LONG, Seed, number};
 use crate::namespace::{Place, enter};
 use crate::scene::{GRACE, NODES, SERVERS, Scene};
 use crate::traffic::{Kind, Traffic};
@@ -259,17 +259,6 @@ impl Walk {
     }
 }
 
-/// Says which walk it was, when it fails.
-struct Seed(u64, usize);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the walk of ROTATIONS={} ROTATION_SEED={} failed", self.1, self.0);
-        }
-    }
-}
-
 #[test]
 fn suite_of_everything_that_is_replaced() {
     let place =
@@ -278,7 +267,7 @@ fn suite_of_everything_that_is_replaced() {
         return;
     }
     let long = number("ROTATIONS");
-    let seed = Seed(number("ROTATION_SEED").unwrap_or(1), long.unwrap_or(SHORT_WALK));
+    let seed = Seed(number("ROTATION_SEED").unwrap_or(1), long.unwrap_or(SHORT_WALK), "ROTATIONS");
     let mut walk = Walk::start(place);
     let quiet = long.map(|_| [walk.quiet(), walk.quiet()]);
     let began = Instant::now();

@@ -17,7 +17,9 @@ use test_util::load::Load;
 use test_util::process::Process;
 use test_util::wait;
 
-use crate::fixtures::{LONG, MESHCTL, is_of, number, plan, rotate, rotate_until, rotated, signer, text, under_way};
+use crate::fixtures::{
+    LONG, MESHCTL, Seed, is_of, number, plan, rotate, rotate_until, rotated, signer, text, under_way,
+};
 use crate::namespace::{Ballast, Inotify, Place, enter, mount};
 
 /// Steps of the walk that every run of the tests takes.
@@ -251,17 +253,6 @@ fn until(moment: Instant) {
     }
 }
 
-/// Says which walk it was, when it fails.
-struct Seed(u64, usize);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the walk of TOOL_STEPS={} ROTATION_SEED={} failed", self.1, self.0);
-        }
-    }
-}
-
 #[test]
 fn tool_that_is_killed_and_finds_no_room_costs_no_call() {
     let place = enter(
@@ -272,7 +263,7 @@ fn tool_that_is_killed_and_finds_no_room_costs_no_call() {
     if place == Place::Done {
         return;
     }
-    let seed = Seed(number("ROTATION_SEED").unwrap_or(1), number("TOOL_STEPS").unwrap_or(SHORT_WALK));
+    let seed = Seed(number("ROTATION_SEED").unwrap_or(1), number("TOOL_STEPS").unwrap_or(SHORT_WALK), "TOOL_STEPS");
     let mut walk = Walk::start(place);
     for step in steps(seed.1, seed.0).into_iter().filter(|step| place == Place::Inside || !step.is_inside()) {
         let began = Instant::now();
