@@ -5,18 +5,22 @@
 //!    fails leaves the last good generation in place, and is tried again on a timer.
 //! 3. Disk and served agree, or status, a gauge and the log say since when they do not.
 //!
-//! Parts, in the order that material takes: `source` reads, `parse` understands, `check` judges, `generation` builds,
+//! Parts, in the order that material takes: `source` reads, `parse` understands (`pem` and `lists` are parts of it), `check` judges, `generation` builds,
 //! `trial` tries, `peers` asks who is connected, `decision` decides (`force` is an operator's word), `store` publishes, `watch`
-//! notices; `status` tells, `inspect` judges for tools.
+//! notices, `follow` asks for a turn; `status` tells, `inspect` judges for tools.
 mod alarm;
+mod announcer;
 mod check;
 mod decision;
+mod follow;
 mod force;
 mod generation;
 mod hops;
 pub mod inspect;
+mod lists;
 mod parse;
 mod peers;
+mod pem;
 mod source;
 mod status;
 mod store;

@@ -5,11 +5,9 @@
 //! 3. A turn that fails says why at once, in the status and as a warning with all causes, each reason once. It is logged as an
 //!    error only when the same difference has outlived a retry: a writer half done is no one's fault.
 //! 4. The task that watches holds the store weakly: dropping the store ends it.
-use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,11 +15,14 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::alarm::{self, ListAlarm};
+use super::announcer::Announcer;
 use super::check::{Checked, check, same_layout};
 use super::decision::{Case, Decision, Objection, adds, decide};
+use super::follow::Follow;
 use super::force::hex;
 use super::generation::{Generation, Purpose, Surroundings, build, provider};
-use super::parse::{self, Pair, parse};
+use super::lists;
+use super::parse::{Pair, parse};
 use super::peers::{self, Connected};
 use super::source::{Content, Snapshot, Source};
 use super::status::{CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus, WatchStatus};
@@ -32,14 +33,10 @@ use crate::config::{Files, Reload};
 use crate::error::{LoadError, MaterialFile, Part, chain};
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
-use crate::verify::{Anchor, KeyRing, Lists, Notices, PeerSide, Trust, Vouched, sha256};
+use crate::verify::{Anchor, KeyRing, Lists, Notices, PeerSide, Trust, sha256};
 
-/// Leaves warned of, at most: after that they are only counted.
-const WARNED_LEAVES: usize = 1024;
 /// How often the time to the next retry doubles while peers hold a set back.
 const MOST_DOUBLINGS: u32 = 3;
-/// Between two readings that peers with unknown keys ask for.
-const UNKNOWN_KEY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a turn brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -468,7 +465,7 @@ impl Store {
     }
 
     fn over_pair_in_use(&self, turn: &Turn, anchors: &[Anchor], on_disk: &Snapshot) -> Result<Generation, LoadError> {
-        let lists = parse::lists(on_disk, self.source.get(Part::Ca), anchors, self.around.crl_grace)?;
+        let lists = lists::lists(on_disk, self.source.get(Part::Ca), anchors, self.around.crl_grace)?;
         let (server, number) = (&turn.kept.server, self.current().number + 1);
         let checked = Checked { anchors: anchors.to_vec(), ..turn.kept.with(lists) };
         let generation = build(checked, number, &self.around)?;
@@ -503,7 +500,7 @@ impl Store {
         if lists == turn.served.lists {
             return;
         }
-        let built = parse::lists(&snapshot, self.source.get(Part::Ca), &turn.kept.anchors, self.around.crl_grace)
+        let built = lists::lists(&snapshot, self.source.get(Part::Ca), &turn.kept.anchors, self.around.crl_grace)
             .and_then(|parsed| build(turn.kept.with(parsed), self.current().number + 1, &self.around));
         match built {
             Ok(generation) => {
@@ -608,7 +605,7 @@ impl Store {
 
     /// How soon the files are to be read again: after the retry while disk and served differ, less and less often while only
     /// peers stand against it.
-    fn wait(&self, poll: Duration) -> Duration {
+    pub(super) fn wait(&self, poll: Duration) -> Duration {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let retry = self.retry.saturating_mul(1 << told.held.saturating_sub(1).min(MOST_DOUBLINGS));
         if told.differs_since.is_some() { retry.min(poll) } else { poll }
@@ -692,86 +689,4 @@ async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(LoadError::Interrupted))
-}
-
-/// The task that follows the files.
-struct Follow {
-    store: Weak<Store>,
-    reload: Reload,
-    changed: Arc<Notify>,
-    stirred: Arc<Notify>,
-    notices: Arc<Announcer>,
-    ended: CancellationToken,
-}
-
-impl Follow {
-    async fn run(self) {
-        loop {
-            tokio::select! {
-                () = self.ended.cancelled() => return,
-                () = self.changed.notified() => {}
-                () = self.stirred.notified() => continue,
-                () = self.notices.unknown.notified() => self.notices.rest(),
-                () = tokio::time::sleep(self.wait()) => {}
-            }
-            let Some(store) = self.store.upgrade() else {
-                return;
-            };
-            // The turn has told status and log.
-            let _ = store.reload().await;
-        }
-    }
-
-    /// To the retry while disk and served differ, else to the poll.
-    fn wait(&self) -> Duration {
-        self.store.upgrade().map_or(self.reload.poll, |store| store.wait(self.reload.poll))
-    }
-}
-
-/// Hears of what verifiers find.
-struct Announcer {
-    telemetry: Arc<Telemetry>,
-    warned: Mutex<HashSet<String>>,
-    unknown: Notify,
-    resting: Arc<AtomicBool>,
-}
-
-impl Announcer {
-    fn new(telemetry: Arc<Telemetry>) -> Self {
-        Self {
-            telemetry,
-            warned: Mutex::new(HashSet::new()),
-            unknown: Notify::new(),
-            resting: Arc::new(AtomicBool::new(false)),
-        }
-    }
-
-    /// A peer with an unknown key makes us read; a thousand of them must not make us read all the time.
-    fn rest(&self) {
-        let resting = Arc::clone(&self.resting);
-        resting.store(true, Ordering::Relaxed);
-        tokio::spawn(async move {
-            tokio::time::sleep(UNKNOWN_KEY_PAUSE).await;
-            resting.store(false, Ordering::Relaxed);
-        });
-    }
-}
-
-impl Notices for Announcer {
-    fn lax_client(&self, vouched: &Vouched) {
-        self.telemetry.client_without_client_auth();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.len() < WARNED_LEAVES && warned.insert(vouched.serial.clone()) {
-            tracing::warn!(
-                leaf = %vouched.names,
-                "a client's leaf does not name clientAuth in its extended key usage; accepted for now, issue it with clientAuth and set tls.requireClientAuthEku: true"
-            );
-        }
-    }
-
-    fn unknown_key(&self) {
-        if !self.resting.load(Ordering::Relaxed) {
-            self.unknown.notify_one();
-        }
-    }
 }
