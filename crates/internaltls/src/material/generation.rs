@@ -84,6 +84,17 @@ impl Generation {
         ServerName::try_from(name).unwrap_or_else(|_| ServerName::from(nobody()))
     }
 
+    /// In the log, as the material of `material`.
+    pub(super) fn announce(&self, material: &'static str) {
+        tracing::info!(
+            material,
+            generation = self.number,
+            leaf = %self.leaf.names(),
+            not_after = %crate::clock::rfc3339(self.leaf.not_after),
+            "material loaded"
+        );
+    }
+
     /// Whether a listener with this set answers to that SNI: in the mesh to its own name alone.
     pub(crate) fn accepts_sni(&self, sni: Option<&str>) -> bool {
         self.own_name.as_deref().is_none_or(|own| sni == Some(own))

@@ -5,9 +5,11 @@
 //!    fails leaves the last good generation in place, and is tried again on a timer.
 //! 3. Disk and served agree, or status, a gauge and the log say since when they do not.
 //!
-//! Parts, in the order that material takes: `source` reads, `parse` understands (`pem` and `lists` are parts of it), `check` judges, `generation` builds,
-//! `trial` tries, `peers` asks who is connected, `decision` decides (`force` is an operator's word), `store` publishes, `watch`
-//! notices, `follow` asks for a turn; `status` tells, `inspect` judges for tools.
+//! Parts, in the order that material takes: `source` reads; `parse` understands (`pem` and `lists` are parts of it), `check`
+//! judges, `generation` builds and `trial` tries, which `prepare` strings together; `peers` asks who is connected, `decision`
+//! decides (`force` is an operator's word); `published` holds what is served. Three turns drive them: `turn` for leaf, key and
+//! CAs, `list_turn` for what revokes, `policy_turn` for the policy. `watch` notices, `follow` asks for turns, `store` is all of
+//! it together; `report` and `status` tell, `inspect` judges for tools.
 mod alarm;
 mod announcer;
 mod check;
@@ -17,14 +19,20 @@ mod force;
 mod generation;
 mod hops;
 pub mod inspect;
+mod list_turn;
 mod lists;
 mod parse;
 mod peers;
 mod pem;
+mod policy_turn;
+mod prepare;
+mod published;
+mod report;
 mod source;
 mod status;
 mod store;
 pub(crate) mod trial;
+mod turn;
 mod watch;
 
 pub(crate) use force::Force;

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
-use super::lists::lists;
+use super::lists::Seen;
 use super::pem::{blocks, is_encrypted};
 use super::source::Snapshot;
 use crate::error::{LoadError, MaterialFile, Part};
@@ -44,11 +44,21 @@ pub(super) struct Parsed {
 
 /// The files understood, each by itself.
 pub(super) fn parse(snapshot: &Snapshot, provider: &CryptoProvider, crl_grace: Duration) -> Result<Parsed, LoadError> {
+    parse_under(snapshot, &Seen::read(snapshot)?, provider, crl_grace)
+}
+
+/// Leaf, key and CAs of a snapshot, with lists that were read before.
+pub(super) fn parse_under(
+    snapshot: &Snapshot,
+    lists: &Seen,
+    provider: &CryptoProvider,
+    crl_grace: Duration,
+) -> Result<Parsed, LoadError> {
     let server = pair(snapshot, Part::Certificate, Part::Key, provider)?.ok_or(LoadError::HalfAPair)?;
     let client = pair(snapshot, Part::ClientCertificate, Part::ClientKey, provider)?;
     let ca = snapshot.one(Part::Ca);
     let anchors = ca.map(|(file, bytes)| anchors(file, bytes)).transpose()?.unwrap_or_default();
-    let lists = lists(snapshot, ca.map(|(file, _)| file), &anchors, crl_grace)?;
+    let lists = lists.under(ca.map(|(file, _)| file), &anchors, crl_grace)?;
     Ok(Parsed { server, client, ca: ca.map(|(file, _)| file.clone()), anchors, lists })
 }
 

@@ -105,6 +105,11 @@ impl Source {
         Self { files: vec![MaterialFile { part: Part::Policy, path: path.to_owned(), edge: false }] }
     }
 
+    /// Leaf, key and CAs, without what revokes.
+    pub(super) fn pair(&self) -> Self {
+        Self { files: self.files.iter().filter(|file| !is_list(file.part)).cloned().collect() }
+    }
+
     /// The CRLs and the distrust list alone; `None` where there are none.
     pub(super) fn lists(&self) -> Option<Self> {
         let files: Vec<_> = self.files.iter().filter(|file| is_list(file.part)).cloned().collect();

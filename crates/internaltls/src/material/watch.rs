@@ -18,7 +18,9 @@ use tokio::sync::Notify;
 
 use super::hops::folders;
 use super::status::{WatchState, WatchStatus};
+use super::store::Reloaded;
 use crate::config::Reload;
+use crate::error::LoadError;
 
 /// Which folder a name leads to: another one under the same name must be watched anew.
 type Inode = (u64, u64);
@@ -119,6 +121,24 @@ impl Watch {
         }
         let state = if reason.is_some() { WatchState::Failed } else { WatchState::On };
         self.status = WatchStatus { state, reason };
+    }
+}
+
+/// Reads while the folders of `paths` are watched; once more where some were not watched before: they may have changed before
+/// the watch was there.
+pub(super) fn watched(
+    watch: &mut Watch,
+    paths: impl Fn() -> Vec<PathBuf>,
+    mut read: impl FnMut() -> Result<Reloaded, LoadError>,
+) -> Result<Reloaded, LoadError> {
+    watch.arm(&paths());
+    let result = read();
+    if !watch.arm(&paths()) {
+        return result;
+    }
+    match (result, read()) {
+        (Ok(published @ Reloaded::Published(_)), Ok(Reloaded::Unchanged)) => Ok(published),
+        (_, again) => again,
     }
 }
 

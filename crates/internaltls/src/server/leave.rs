@@ -53,15 +53,16 @@ impl Policies {
     /// What is to be asked again of a call; `None` where policy cannot change. To be called before policy is asked first.
     pub(crate) fn watched(&self, peer: &PeerInfo, path: &str) -> Option<Watched> {
         let Self::File(store, _) = self else { return None };
-        let changes = store.subscribe_policy();
+        let changes = store.subscribe_policy()?;
         Some(Watched { policies: self.clone(), changes, peer: peer.clone(), path: path.to_owned() })
     }
 
     /// Drains the connection of a role that policy lets call nothing any more: its calls have ended by themselves. Never
     /// ends.
     pub(crate) async fn follow(&self, connection: &Connection) {
-        if let Self::File(store, _) = self {
-            let mut changes = store.subscribe_policy();
+        if let Self::File(store, _) = self
+            && let Some(mut changes) = store.subscribe_policy()
+        {
             while changes.changed().await.is_ok() {
                 if !self.now().lets_in(&connection.facts.peer) {
                     connection.drain(EndReason::Policy);

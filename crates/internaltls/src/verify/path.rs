@@ -84,7 +84,7 @@ impl Search<'_> {
         let ours = |crl: &Crl| crl.signer.map_or_else(|| !foreign(crl), signs);
         let usable = |crl: &&Crl| ours(crl) && !crl.is_too_old(now, trust.lists.grace);
         let crls: Option<Vec<&CertRevocationList<'_>>> =
-            trust.lists.crls.as_ref().map(|crls| crls.iter().filter(usable).map(|crl| &crl.list).collect());
+            trust.lists.crls.as_ref().map(|crls| crls.iter().filter(usable).map(|crl| &*crl.list).collect());
         let found = self.path(&anchors, crls.as_deref())?;
         if crls.is_some_and(|crls| crls.is_empty()) {
             return Err(self.untold("there is no CRL"));
@@ -143,7 +143,7 @@ impl Search<'_> {
 /// Whether a CRL in the name of the leaf's issuer lists it. Asked only of a leaf that is refused already.
 fn listed(trust: &Trust, leaf: &EndEntityCert<'_>) -> bool {
     let crls = trust.lists.crls.iter().flatten();
-    crls.map(|crl| &crl.list)
+    crls.map(|crl| &*crl.list)
         .filter(|crl| crl.issuer() == leaf.issuer())
         .any(|crl| matches!(crl.find_serial(leaf.serial()), Ok(Some(_))))
 }

@@ -70,7 +70,7 @@ impl Anchor {
 /// A revocation list, with what webpki's own type does not tell.
 #[derive(Debug)]
 pub(crate) struct Crl {
-    pub(crate) list: CertRevocationList<'static>,
+    pub(crate) list: Arc<CertRevocationList<'static>>,
     /// The issuer's distinguished name, for people.
     pub(crate) issuer: String,
     /// The same as it is encoded.

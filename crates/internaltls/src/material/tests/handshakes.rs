@@ -432,16 +432,24 @@ async fn an_unknown_shared_key_makes_us_read_the_files() {
 }
 
 #[tokio::test]
-async fn a_candidate_that_is_held_back_still_vouches_for_its_key() {
+async fn invariant_3_a_refused_set_leaves_no_key_behind() {
     let ca = authority("ca");
-    let (first, other) = (ca.leaf(shape_shared), ca.leaf(|p| p.subject_alt_names = vec![dns("elsewhere")]));
+    let first = ca.leaf(shape_shared);
     let b = Node::with(&ca, "coordinator", "c", first.clone()).await;
-    b.folder.put("server.pem", &other.pem);
-    b.folder.put("server.key", &other.key);
-    let error = b.store.reload().await.unwrap_err();
-    assert!(matches!(error, crate::error::LoadError::LayoutChanged { .. }), "{error}");
+    let elsewhere = ca.leaf(|p| p.subject_alt_names = vec![dns("elsewhere")]);
+    let per_node = ca.node("coordinator", "c");
+    for other in [elsewhere, per_node] {
+        b.folder.put("server.pem", &other.pem);
+        b.folder.put("server.key", &other.key);
+        let error = b.store.reload().await.unwrap_err();
+        assert!(matches!(error, crate::error::LoadError::LayoutChanged { .. }), "{error}");
+        assert_eq!(reason(intrude(careless(Some(&other), TLS13), &b, "localhost")), Reason::UnknownSharedKey);
+        b.folder.put("server.pem", &first.pem);
+        b.folder.put("server.key", &first.key);
+        b.store.reload().await.unwrap();
+        assert_eq!(reason(intrude(careless(Some(&other), TLS13), &b, "localhost")), Reason::UnknownSharedKey);
+    }
     assert_eq!(b.generation().number, 1);
-    intrude(careless(Some(&other), TLS13), &b, "localhost").unwrap();
 }
 
 #[tokio::test]

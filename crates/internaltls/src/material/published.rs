@@ -1,0 +1,178 @@
+//! What is served, and the one way to replace it.
+//!
+//! 1. A generation is made of two halves: the pair (leaf, key, CAs), and the lists in force. Each half has a turn of its own
+//!    that reads and judges it, and gives it here.
+//! 2. Each half is published with the other as it is at that moment. So no turn waits for the other, and neither can bring
+//!    back what the other has replaced meanwhile.
+//! 3. The lock is held for as long as a build takes. No file is read and no peer is asked under it. Readers take no lock:
+//!    they load one pointer.
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use super::check::Checked;
+use super::generation::{Generation, Surroundings, build};
+use super::lists::{Seen, in_force};
+use super::parse::Pair;
+use super::status::Layout;
+use crate::error::{LoadError, MaterialFile};
+use crate::verify::{Anchor, Lists};
+
+/// The pair and the CAs of a set, without the lists.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub(super) server: Pair,
+    pub(super) client: Option<Pair>,
+    pub(super) layout: Option<Layout>,
+    pub(super) anchors: Vec<Anchor>,
+}
+
+impl Kept {
+    pub(super) fn of(checked: &Checked) -> Self {
+        Self {
+            server: checked.server.clone(),
+            client: checked.client.clone(),
+            layout: checked.layout.clone(),
+            anchors: checked.anchors.clone(),
+        }
+    }
+
+    pub(super) fn with(&self, lists: Lists) -> Checked {
+        Checked {
+            server: self.server.clone(),
+            client: self.client.clone(),
+            layout: self.layout.clone(),
+            anchors: self.anchors.clone(),
+            lists,
+        }
+    }
+
+    /// The certificates that it serves, leaf first.
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.server.certified.cert
+    }
+
+    /// The public keys that nodes with this set show.
+    pub(super) fn keys(&self) -> Vec<[u8; 32]> {
+        std::iter::once(&self.server).chain(&self.client).map(|pair| pair.facts.spki_sha256).collect()
+    }
+}
+
+/// The lists in force, and how often they have changed.
+#[derive(Debug, Clone)]
+pub(super) struct ListsInForce {
+    pub(super) seen: Arc<Seen>,
+    pub(super) number: u64,
+}
+
+/// What came of publishing a pair.
+pub(super) struct Replaced {
+    pub(super) generation: Arc<Generation>,
+    /// The CAs that were in use before.
+    pub(super) cas_before: Vec<Anchor>,
+}
+
+/// Both halves of the generation in use.
+struct Halves {
+    pair: Kept,
+    lists: ListsInForce,
+}
+
+/// The generation in use, and its halves.
+pub(super) struct Published {
+    current: ArcSwap<Generation>,
+    newest: watch::Sender<u64>,
+    halves: Mutex<Halves>,
+    around: Surroundings,
+    /// The file of the CAs.
+    ca: Option<MaterialFile>,
+}
+
+impl Published {
+    /// Publishes the first generation.
+    pub(super) fn first(
+        generation: Generation,
+        pair: Kept,
+        lists: Seen,
+        around: Surroundings,
+        ca: Option<MaterialFile>,
+    ) -> Self {
+        around.ring.publish(pair.keys());
+        let number = generation.number;
+        let lists = ListsInForce { seen: Arc::new(lists), number: 1 };
+        Self {
+            current: ArcSwap::from_pointee(generation),
+            newest: watch::Sender::new(number),
+            halves: Mutex::new(Halves { pair, lists }),
+            around,
+            ca,
+        }
+    }
+
+    /// The generation of now. Wait-free.
+    pub(super) fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// Whose material it is, for metrics and logs.
+    pub(super) fn material(&self) -> &'static str {
+        self.around.purpose.word()
+    }
+
+    /// Follows the number of the newest generation.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// The lists in force.
+    pub(super) fn lists(&self) -> ListsInForce {
+        self.halves().lists.clone()
+    }
+
+    /// The pair and the CAs in use.
+    pub(super) fn pair(&self) -> Kept {
+        self.halves().pair.clone()
+    }
+
+    /// Serves `pair` with the lists in force. `None`: these are no longer the ones, by their number, that the pair was judged
+    /// under; judge it again.
+    pub(super) fn publish_pair(&self, pair: Kept, judged_under: u64) -> Result<Option<Replaced>, LoadError> {
+        let mut halves = self.halves();
+        if halves.lists.number != judged_under {
+            return Ok(None);
+        }
+        let generation = self.build(&pair, &halves.lists.seen)?;
+        self.around.ring.publish(pair.keys());
+        let before = std::mem::replace(&mut halves.pair, pair);
+        Ok(Some(Replaced { generation: self.swap(generation), cas_before: before.anchors }))
+    }
+
+    /// Puts lists that were read into force, over the pair in use.
+    pub(super) fn publish_lists(&self, seen: Seen) -> Result<Arc<Generation>, LoadError> {
+        let mut halves = self.halves();
+        let seen = in_force(&halves.lists.seen, seen, &halves.pair.anchors);
+        let generation = self.build(&halves.pair, &seen)?;
+        halves.lists = ListsInForce { seen: Arc::new(seen), number: halves.lists.number + 1 };
+        Ok(self.swap(generation))
+    }
+
+    fn build(&self, pair: &Kept, lists: &Seen) -> Result<Generation, LoadError> {
+        let lists = lists.under(self.ca.as_ref(), &pair.anchors, self.around.crl_grace)?;
+        build(pair.with(lists), self.current.load().number + 1, &self.around)
+    }
+
+    /// To be called with the lock held: numbers follow one another.
+    fn swap(&self, generation: Generation) -> Arc<Generation> {
+        let generation = Arc::new(generation);
+        self.current.store(Arc::clone(&generation));
+        self.newest.send_replace(generation.number);
+        generation
+    }
+
+    /// What changes both halves is a plain assignment: a panic leaves them whole.
+    fn halves(&self) -> MutexGuard<'_, Halves> {
+        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
