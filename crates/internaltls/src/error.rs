@@ -13,6 +13,7 @@ use rustls::{CertificateError, OtherError};
 
 use crate::client::ProbeError;
 use crate::clock::rfc3339;
+use crate::foreign;
 use crate::identity::IdentityError;
 use crate::policy::PolicyError;
 
@@ -198,6 +199,18 @@ pub enum LoadError {
         /// Counted from 1.
         number: usize,
     },
+    /// A certificate among the trust anchors that is no CA.
+    #[error(
+        "{file}: certificate number {number} (`{subject}`) is no CA (it lacks CA:TRUE): take it out, and put the CA that signed it there if it is missing"
+    )]
+    LeafAsAnchor {
+        /// Which.
+        file: MaterialFile,
+        /// Counted from 1.
+        number: usize,
+        /// Its distinguished name.
+        subject: String,
+    },
     /// A list that is no CRL, or of a kind not supported.
     #[error("{file} holds a CRL that cannot be used ({what}): publish a complete, direct, signed v2 CRL")]
     BadCrl {
@@ -268,7 +281,7 @@ pub enum LoadError {
         names: Vec<String>,
     },
     /// The shared name cannot be sent as SNI.
-    #[error("`{name}` cannot be the name that all nodes share: set internaltls.sni to a DNS name in lower case")]
+    #[error("`{name}` cannot be the name that all nodes share: set internaltls.sni to a DNS name that the leaf bears")]
     BadSharedName {
         /// The text found, in the setting or in the leaf.
         name: String,
@@ -332,6 +345,16 @@ pub enum LoadError {
         ca: MaterialFile,
         /// Why.
         source: Box<VerifyError>,
+    },
+    /// A CA above our own leaf constrains URI names.
+    #[error(
+        "{certificate}: a CA above the leaf has a name constraint on URIs, and URI name constraints cannot be used here: issue that CA's certificate without them, and put it into {ca}"
+    )]
+    UriConstraint {
+        /// The leaf's.
+        certificate: MaterialFile,
+        /// The bundle's.
+        ca: MaterialFile,
     },
     /// A peer that is connected now would be refused, though nobody listed it.
     #[error(
@@ -441,13 +464,14 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// A chain of causes on one line, outermost first, for a log or a status.
+/// A chain of causes on one line, outermost first, for a log or a status. The causes may be other libraries' errors that
+/// quote a peer.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         text.push_str(": ");
-        text.push_str(&cause.to_string());
+        text.push_str(&foreign::cause(&cause.to_string()));
         next = cause.source();
     }
     text
@@ -521,6 +545,25 @@ pub enum Reason {
         /// The limit.
         limit: usize,
     },
+    /// The chain, or a certificate, is beyond a limit.
+    #[error("its chain has more than {limit} {what}")]
+    OverLimit {
+        /// What is bounded.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// A CA above it constrains URI names.
+    #[error(
+        "a CA above it has a name constraint on URIs, and URI name constraints cannot be used here: issue that CA's certificate without them"
+    )]
+    UriConstraint,
+    /// A CA above it may not be used for such leaves.
+    #[error("the extended key usage of a CA above it lacks {missing}")]
+    CaUsage {
+        /// `serverAuth` or `clientAuth`.
+        missing: &'static str,
+    },
     /// A CA used as a leaf.
     #[error("it is a CA (CA:TRUE or keyCertSign), not a leaf")]
     CaAsLeaf,
@@ -590,6 +633,9 @@ impl Reason {
             Self::BadSignature => "bad-signature",
             Self::BadChain(_) => "bad-chain",
             Self::ChainTooLong { .. } => "chain-too-long",
+            Self::OverLimit { .. } => "over-limit",
+            Self::UriConstraint => "uri-constraint",
+            Self::CaUsage { .. } => "ca-usage",
             Self::CaAsLeaf => "ca-as-leaf",
             Self::WeakKey(_) => "weak-key",
             Self::NoSan => "no-san",
@@ -617,6 +663,11 @@ impl VerifyError {
     #[must_use]
     pub fn is_distrust(&self) -> bool {
         matches!(self.reason, Reason::Revoked | Reason::Distrusted)
+    }
+
+    /// Whether its chain is more than anything is let in with, whatever the material.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        matches!(self.reason, Reason::OverLimit { .. } | Reason::ChainTooLong { .. })
     }
 
     /// Whether it could not be told, for want of a fresh CRL: reason to refuse a handshake, none to end a connection.

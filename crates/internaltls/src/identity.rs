@@ -1,12 +1,15 @@
 //! Who a peer is, read from a verified leaf. Pure.
 //!
-//! 1. A name is exact: lower-case letters, digits and inner hyphens, compared byte by byte. No wildcard, no substring,
-//!    nothing from the subject's CN.
+//! 1. A name is exact: lower-case letters, digits and inner hyphens. No wildcard, no substring, nothing from the subject's CN.
+//!    DNS names, and with them the trust domain, compare without case (RFC 4343); role and node id of a URI byte by byte.
 //! 2. A node's leaf bears two names that must agree: the DNS SAN `<role>.<trust domain>`, which a dialer sends as SNI
-//!    and the handshake verifies, and the URI SAN `spiffe://<trust domain>/<role>/<node id>`, which says which node it is.
+//!    and the handshake verifies, and the URI SAN `spiffe://<trust domain>/<role>/<node id>`, which says which node it is. As
+//!    SPIFFE's X.509-SVID has it (section 2), there is no other URI SAN.
 //! 3. A leaf shared by all nodes says nothing about roles: its bearer is [`Identity::Shared`].
 use std::fmt;
 use std::sync::Arc;
+
+use crate::foreign;
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +45,7 @@ macro_rules! name {
                 if fits {
                     Ok(Self(text.into()))
                 } else {
-                    Err(NameError { what: $what, text: text.chars().take(80).collect(), max: $max })
+                    Err(NameError { what: $what, text: foreign::name(text), max: $max })
                 }
             }
 
@@ -119,19 +122,19 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// Reads who a node is from the names of its leaf: exactly one `spiffe://` URI SAN, of our trust domain, whose role a
-    /// DNS SAN `<role>.<trust domain>` repeats byte by byte.
+    /// Reads who a node is from the names of its leaf: exactly one URI SAN, `spiffe://` of our trust domain, whose role a DNS SAN
+    /// `<role>.<trust domain>` repeats.
     ///
     /// # Errors
     /// [`IdentityError`], by what is missing or does not agree.
     pub fn from_names(trust_domain: &TrustDomain, dns: &[String], uris: &[String]) -> Result<Self, IdentityError> {
-        let uri = only_spiffe(uris)?;
+        let uri = only_uri(uris)?;
         let (role, node) = split_spiffe(trust_domain, uri)?;
         let name = role_name(&role, trust_domain);
-        if dns.contains(&name) {
+        if bears_name(dns, &name) {
             Ok(Self::Node { trust_domain: trust_domain.clone(), role, node })
         } else {
-            Err(IdentityError::NoDnsName { uri: uri.to_owned(), expected: name })
+            Err(IdentityError::NoDnsName { uri: foreign::name(uri), expected: name })
         }
     }
 
@@ -183,8 +186,8 @@ pub enum IdentityError {
     /// No URI SAN begins with `spiffe://`.
     #[error("it has no URI SAN `spiffe://<trust domain>/<role>/<node id>`")]
     NoUri,
-    /// More than one does.
-    #[error("it has {0} spiffe URI SANs where one is allowed")]
+    /// There are others beside it.
+    #[error("it has {0} URI SANs where one is allowed (SPIFFE X.509-SVID, section 2)")]
     SeveralUris(usize),
     /// Another trust domain.
     #[error("its URI SAN `{uri}` is of another trust domain than `{expected}`")]
@@ -223,21 +226,32 @@ pub fn role_name(role: &Role, trust_domain: &TrustDomain) -> String {
     format!("{role}.{trust_domain}")
 }
 
-/// Whether any of these names claims to be a node of our trust domain.
-pub(crate) fn claims_a_node(trust_domain: &TrustDomain, uris: &[String]) -> bool {
-    let prefix = format!("{SPIFFE}{trust_domain}/");
-    uris.iter().any(|uri| uri.starts_with(&prefix))
+/// Whether two DNS names are the same: their case does not count (RFC 4343), everything else does.
+pub(crate) fn same_name(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
+/// Whether a name is among DNS SANs.
+pub(crate) fn bears_name(dns: &[String], name: &str) -> bool {
+    dns.iter().any(|dns| same_name(dns, name))
+}
+
+/// Whether any of these names claims to be a node, of whichever trust domain.
+pub(crate) fn claims_a_node(uris: &[String]) -> bool {
+    uris.iter().any(|uri| is_spiffe(uri))
 }
 
 const SPIFFE: &str = "spiffe://";
 
-fn only_spiffe(uris: &[String]) -> Result<&str, IdentityError> {
-    let is_spiffe = |uri: &&String| uri.get(..SPIFFE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE));
-    let found: Vec<_> = uris.iter().filter(is_spiffe).collect();
-    match found.as_slice() {
-        [] => Err(IdentityError::NoUri),
-        [uri] => Ok(uri),
-        more => Err(IdentityError::SeveralUris(more.len())),
+fn is_spiffe(uri: &str) -> bool {
+    uri.get(..SPIFFE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE))
+}
+
+fn only_uri(uris: &[String]) -> Result<&str, IdentityError> {
+    match uris {
+        [uri] if is_spiffe(uri) => Ok(uri),
+        uris if !claims_a_node(uris) => Err(IdentityError::NoUri),
+        several => Err(IdentityError::SeveralUris(several.len())),
     }
 }
 
@@ -245,15 +259,14 @@ fn only_spiffe(uris: &[String]) -> Result<&str, IdentityError> {
 const NOT_ROLES: [&str; 3] = ["shared", "plaintext", "client"];
 
 fn split_spiffe(trust_domain: &TrustDomain, uri: &str) -> Result<(Role, NodeId), IdentityError> {
-    let bad = || IdentityError::BadUri(uri.chars().take(300).collect());
+    let bad = || IdentityError::BadUri(foreign::name(uri));
     let (domain, path) = uri.strip_prefix(SPIFFE).and_then(|rest| rest.split_once('/')).ok_or_else(bad)?;
-    if domain != trust_domain.as_str() {
-        let uri = uri.chars().take(300).collect();
-        return Err(IdentityError::ForeignDomain { uri, expected: trust_domain.clone() });
+    if !same_name(domain, trust_domain.as_str()) {
+        return Err(IdentityError::ForeignDomain { uri: foreign::name(uri), expected: trust_domain.clone() });
     }
     let (role, node) = path.split_once('/').ok_or_else(bad)?;
     if NOT_ROLES.contains(&role) {
-        return Err(IdentityError::NotARole { uri: uri.chars().take(300).collect(), role: role.to_owned() });
+        return Err(IdentityError::NotARole { uri: foreign::name(uri), role: role.to_owned() });
     }
     Ok((Role::new(role).map_err(|_| bad())?, NodeId::new(node).map_err(|_| bad())?))
 }
@@ -290,7 +303,6 @@ mod tests {
             "*.mesh.internal",
             "xproxy.mesh.internal",
             "proxy.mesh.internal.",
-            "Proxy.mesh.internal",
             "proxy.mesh.internal.evil",
             "coordinator.mesh.internal",
         ] {
@@ -299,7 +311,7 @@ mod tests {
         let foreign = [
             "spiffe://evil.mesh.internal/proxy/p",
             "spiffe://mesh.internal.evil/proxy/p",
-            "spiffe://MESH.internal/proxy/p",
+            "spiffe://mesh.internal./proxy/p",
         ];
         for uri in foreign {
             assert!(
@@ -314,6 +326,7 @@ mod tests {
             "spiffe://mesh.internal//p",
             "spiffe://mesh.internal/proxy/p/q",
             "spiffe://mesh.internal/pr*/p",
+            "spiffe://mesh.internal/Proxy/p",
             "SPIFFE://mesh.internal/proxy/p",
             "spiffe://mesh.internal/proxy/p?x=1",
             "spiffe://mesh.internal/proxy/p%2f",
@@ -324,12 +337,25 @@ mod tests {
     }
 
     #[test]
-    fn invariant_6_two_identities_are_none() {
-        let uris = ["spiffe://mesh.internal/proxy/a", "spiffe://mesh.internal/coordinator/b"];
-        assert_eq!(
-            read(&["proxy.mesh.internal", "coordinator.mesh.internal"], &uris),
-            Err(IdentityError::SeveralUris(2))
-        );
-        assert_eq!(read(&["proxy.mesh.internal"], &["https://mesh.internal/"]), Err(IdentityError::NoUri));
+    fn invariant_6_dns_names_compare_without_case() {
+        let node = read(&["proxy.mesh.internal"], &["spiffe://mesh.internal/proxy/p"]).unwrap();
+        assert_eq!(read(&["Proxy.MESH.internal"], &["spiffe://mesh.internal/proxy/p"]).unwrap(), node);
+        assert_eq!(read(&["proxy.mesh.internal"], &["spiffe://MESH.Internal/proxy/p"]).unwrap(), node);
+        // Kelvin sign: a letter whose lower case is `k`, in no DNS name.
+        assert!(!same_name("\u{212a}.internal", "k.internal"));
+    }
+
+    #[test]
+    fn invariant_6_a_second_uri_is_refused() {
+        let dns = ["proxy.mesh.internal", "coordinator.mesh.internal"];
+        let proxy = "spiffe://mesh.internal/proxy/a";
+        for second in ["spiffe://mesh.internal/coordinator/b", proxy, "https://mesh.internal/", "urn:x", ""] {
+            for uris in [[proxy, second], [second, proxy]] {
+                assert_eq!(read(&dns, &uris), Err(IdentityError::SeveralUris(2)), "{uris:?}");
+            }
+        }
+        for none in [&["https://mesh.internal/"][..], &["urn:x", "urn:y"], &[]] {
+            assert_eq!(read(&dns, none), Err(IdentityError::NoUri), "{none:?}");
+        }
     }
 }

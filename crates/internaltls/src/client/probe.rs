@@ -19,8 +19,9 @@ use tonic_prost::ProstCodec;
 
 use super::error::DialError;
 use crate::config::Limits;
+use crate::foreign;
 use crate::material::Generation;
-use crate::question::{Answer, PATH, Question};
+use crate::question::{ANSWER_LIMIT, Answer, PATH, Question};
 use crate::transport::tcp;
 use crate::verify::{Expected, PeerSide};
 
@@ -92,7 +93,9 @@ async fn call(
     candidate: &Generation,
     question: Question,
 ) -> Result<Answer, ProbeError> {
-    let failed = |status| ProbeError::Call(Box::new(status));
+    // Its message and details are the peer's.
+    let failed =
+        |status: Status| ProbeError::Call(Box::new(Status::new(status.code(), foreign::sentence(status.message()))));
     let begun = Builder::new(TokioExecutor::new()).timer(TokioTimer::new()).handshake(TokioIo::new(tls)).await;
     let (send, connection) = begun.map_err(|error| ProbeError::Dial(DialError::Http(error)))?;
     let _driving = AbortOnDropHandle::new(tokio::spawn(connection));
@@ -102,7 +105,7 @@ async fn call(
     });
     let name = candidate.server_name(&target.expected.role);
     let origin: Uri = format!("https://{}", name.to_str()).parse().unwrap_or_default();
-    let mut grpc = tonic::client::Grpc::with_origin(service, origin);
+    let mut grpc = tonic::client::Grpc::with_origin(service, origin).max_decoding_message_size(ANSWER_LIMIT);
     grpc.ready().await.map_err(|error| failed(Status::from_error(Box::new(error))))?;
     let (path, codec) = (PathAndQuery::from_static(PATH), ProstCodec::<Question, Answer>::default());
     grpc.unary(tonic::Request::new(question), path, codec).await.map(tonic::Response::into_inner).map_err(failed)

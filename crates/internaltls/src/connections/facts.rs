@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use crate::ending::Making;
+use crate::foreign;
 use crate::identity::Identity;
 
 /// Who dialled.
@@ -44,7 +45,7 @@ impl TlsFacts {
             version: version(state.protocol_version()),
             cipher_suite: state.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown"),
             kx_group: state.negotiated_key_exchange_group().map_or_else(String::new, |g| format!("{:?}", g.name())),
-            sni: sni.map(str::to_owned),
+            sni: sni.map(foreign::name),
             resumed: state.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
         }
     }

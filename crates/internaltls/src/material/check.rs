@@ -11,8 +11,8 @@ use super::generation::Purpose;
 use super::parse::{Pair, Parsed};
 use super::status::Layout;
 use crate::config::EdgeMode;
-use crate::error::{LoadError, MaterialFile, Part};
-use crate::identity::{Identity, claims_a_node};
+use crate::error::{LoadError, MaterialFile, Part, Reason};
+use crate::identity::{Identity, bears_name, claims_a_node};
 use crate::verify::{Anchor, CertificateFacts, KeyRing, Lists, PeerSide, Rules, Trust};
 
 /// A set that is fit, and how it is to be used.
@@ -134,26 +134,28 @@ fn anchors_at(parsed: &Parsed, now: SystemTime) -> Result<MaterialFile, LoadErro
     }
 }
 
-/// A configured shared name decides; then a node's URI SAN; then the only DNS SAN.
+/// A configured shared name decides; then a node's URI SAN, also of a trust domain that is not ours: such a leaf is refused as
+/// a node's, not taken for one that all share; then the only DNS SAN.
 fn layout(server: &Pair, purpose: &Purpose) -> Result<Layout, LoadError> {
-    let Purpose::Mesh { trust_domain, shared_name, .. } = purpose else {
+    let Purpose::Mesh { shared_name, .. } = purpose else {
         return Ok(Layout::PerNode);
     };
     let facts = &server.facts;
     match (shared_name, facts.dns.as_slice()) {
         (Some(name), _) => shared(name),
-        _ if claims_a_node(trust_domain, &facts.uris) => Ok(Layout::PerNode),
+        _ if claims_a_node(&facts.uris) => Ok(Layout::PerNode),
         (None, [name]) => shared(name),
         (None, []) => Err(LoadError::NoSan(server.certificate.clone())),
         (None, names) => Err(LoadError::SeveralNames { file: server.certificate.clone(), names: names.to_vec() }),
     }
 }
 
-/// It is sent as SNI, which rustls lowers, and compared byte by byte.
+/// It is sent as SNI. Its case does not count, so it is kept in the one that rustls sends.
 fn shared(name: &str) -> Result<Layout, LoadError> {
-    let name = name.to_owned();
-    let sendable = DnsName::try_from(name.as_str()).is_ok_and(|dns| dns.as_ref() == name.to_ascii_lowercase());
-    if sendable { Ok(Layout::Shared { name }) } else { Err(LoadError::BadSharedName { name }) }
+    match DnsName::try_from(name) {
+        Ok(dns) => Ok(Layout::Shared { name: dns.as_ref().to_ascii_lowercase() }),
+        Err(_) => Err(LoadError::BadSharedName { name: name.to_owned() }),
+    }
 }
 
 fn own_names(checked: &Checked, purpose: &Purpose) -> Result<(), LoadError> {
@@ -164,7 +166,7 @@ fn own_names(checked: &Checked, purpose: &Purpose) -> Result<(), LoadError> {
 }
 
 fn bears(pair: &Pair, name: &str) -> Result<(), LoadError> {
-    if pair.facts.dns.iter().any(|dns| dns == name) {
+    if bears_name(&pair.facts.dns, name) {
         return Ok(());
     }
     let (file, names) = (pair.certificate.clone(), pair.facts.dns.clone());
@@ -219,12 +221,11 @@ fn as_peers_will(
 
 fn vouch(trust: &Trust, pair: &Pair, side: PeerSide, ca: &MaterialFile, now: SystemTime) -> Result<(), LoadError> {
     let chain: &[CertificateDer<'_>] = &pair.certified.cert;
-    let refused = |source| LoadError::Untrusted {
-        certificate: pair.certificate.clone(),
-        ca: ca.clone(),
-        source: Box::new(source),
-    };
-    trust.vouch(chain, side, None, now).map(drop).map_err(refused)
+    let (certificate, ca) = (pair.certificate.clone(), ca.clone());
+    trust.vouch(chain, side, None, now).map(drop).map_err(|source| match source.reason {
+        Reason::UriConstraint => LoadError::UriConstraint { certificate, ca },
+        _ => LoadError::Untrusted { certificate, ca, source: Box::new(source) },
+    })
 }
 
 /// What this purpose asks of peers.

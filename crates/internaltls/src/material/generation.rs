@@ -22,7 +22,7 @@ use super::status::Layout;
 use crate::clock::{Clock, TimeSource};
 use crate::config::{EdgeMode, TlsVersion};
 use crate::error::{LoadError, VerifyError};
-use crate::identity::{NodeId, Role, TrustDomain, role_name};
+use crate::identity::{NodeId, Role, TrustDomain, role_name, same_name};
 use crate::verify::{CertificateFacts, ClientSide, Expected, KeyRing, Notices, PeerSide, ServerSide, Trust, Vouched};
 
 /// What material is for.
@@ -97,7 +97,7 @@ impl Generation {
 
     /// Whether a listener with this set answers to that SNI: in the mesh to its own name alone.
     pub(crate) fn accepts_sni(&self, sni: Option<&str>) -> bool {
-        self.own_name.as_deref().is_none_or(|own| sni == Some(own))
+        self.own_name.as_deref().is_none_or(|own| sni.is_some_and(|sni| same_name(sni, own)))
     }
 
     /// Whether that peer will accept what this set shows; see [`Trust::keeps_pace`].
@@ -273,7 +273,8 @@ impl fmt::Debug for OwnName {
 
 impl ResolvesServerCert for OwnName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let asked = self.own_name.is_none() || hello.server_name() == self.own_name.as_deref();
+        let own = self.own_name.as_deref();
+        let asked = own.is_none_or(|own| hello.server_name().is_some_and(|asked| same_name(asked, own)));
         asked.then(|| Arc::clone(&self.key))
     }
 }

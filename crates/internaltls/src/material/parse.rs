@@ -115,12 +115,18 @@ pub(super) fn private_key(
     provider.key_provider.load_private_key(key).map_err(|_| LoadError::UnusableKey(file.clone()))
 }
 
+/// A leaf among them is an error: it would vouch for whatever its key signs.
 fn anchors(file: &MaterialFile, bytes: &[u8]) -> Result<Vec<Anchor>, LoadError> {
-    let certificates = certificates(file, bytes)?;
-    let numbered = certificates.into_iter().enumerate();
-    numbered
-        .map(|(at, der)| anchor(der).ok_or_else(|| LoadError::BadCertificate { file: file.clone(), number: at + 1 }))
-        .collect()
+    let mut anchors = Vec::new();
+    for (at, der) in certificates(file, bytes)?.into_iter().enumerate() {
+        let (file, number) = (file.clone(), at + 1);
+        let Some(anchor) = anchor(der) else { return Err(LoadError::BadCertificate { file, number }) };
+        if !anchor.facts.may_be_anchor() {
+            return Err(LoadError::LeafAsAnchor { file, number, subject: anchor.facts.subject });
+        }
+        anchors.push(anchor);
+    }
+    Ok(anchors)
 }
 
 fn anchor(der: CertificateDer<'static>) -> Option<Anchor> {

@@ -24,6 +24,7 @@ use crate::client::{DialError, ProbeError, Target, ask};
 use crate::config::Limits;
 use crate::connections::{Connection, Direction, Registry};
 use crate::error::{LoadError, MaterialFile, Reason, VerifyError, chain};
+use crate::foreign;
 use crate::identity::Identity;
 use crate::question::{Answer, Question};
 use crate::telemetry::Telemetry;
@@ -112,7 +113,7 @@ impl Connected {
         chain: &[CertificateDer<'static>],
         file: &MaterialFile,
     ) -> Result<(), LoadError> {
-        let question = Question { chain: chain.iter().map(|der| der.to_vec()).collect() };
+        let question = Question::of(chain);
         let (told, answers) = std::sync::mpsc::channel();
         for target in targets {
             let (told, candidate, question, limits) =
@@ -134,7 +135,7 @@ impl Connected {
     fn heard(&self, target: Target, answer: Result<Answer, ProbeError>) -> Option<(String, ProbeError)> {
         let (result, against) = match answer {
             Ok(answer) if answer.accepted => ("ok", None),
-            Ok(answer) => ("refused", Some(ProbeError::Refused(answer.reason))),
+            Ok(answer) => ("refused", Some(ProbeError::Refused(foreign::sentence(&answer.reason)))),
             Err(error) if has_no_say(&error) => {
                 tracing::info!(peer = target.name, reason = %chain(&error), "a peer has no say in a trial");
                 ("no-say", None)
@@ -186,13 +187,15 @@ fn target(connection: &Connection) -> Option<Target> {
     Some(Target { address: connection.facts.peer_addr, expected, name: connection.facts.peer.to_string() })
 }
 
-/// Nobody there; one of before there was such a question; one whose own leaf is out of date.
+/// Nobody there; one of before there was such a question; one whose own leaf is out of date, or whose chain nobody would take.
 fn has_no_say(error: &ProbeError) -> bool {
     match error {
         ProbeError::Unreachable(_) => true,
         ProbeError::Call(status) => matches!(status.code(), Code::Unimplemented | Code::PermissionDenied),
         ProbeError::Dial(DialError::Certificate(why)) => {
-            why.is_distrust() || matches!(why.reason, Reason::Expired { .. } | Reason::NotYetValid { .. })
+            why.is_distrust()
+                || why.is_over_limit()
+                || matches!(why.reason, Reason::Expired { .. } | Reason::NotYetValid { .. })
         }
         _ => false,
     }

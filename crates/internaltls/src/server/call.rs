@@ -25,6 +25,7 @@ use super::leave::{Leave, Policies, Watched};
 use super::service::Service;
 use super::throttle::Throttle;
 use crate::connections::{Connection, PeerInfo};
+use crate::foreign;
 use crate::material::Store;
 use crate::policy::Policy;
 use crate::question;
@@ -109,6 +110,7 @@ impl From<Service> for Admitted {
 }
 
 fn refusal(peer: &PeerInfo, path: &str, log: &Throttle) -> Status {
+    let path = foreign::name(path);
     if let Some(suppressed) = log.permit(Instant::now()) {
         tracing::warn!(peer = %peer.identity(), address = %peer.remote_addr(), path, suppressed, "policy refused a call");
     }

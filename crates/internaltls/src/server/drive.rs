@@ -17,6 +17,7 @@ use crate::aside::Aside;
 use crate::config::Limits;
 use crate::connections::{Connection, Phase};
 use crate::ending::{EndReason, Quiet, quiet};
+use crate::foreign;
 use crate::transport::gathered::{Gathered, Turns};
 use crate::transport::read_ahead::ReadAhead;
 
@@ -133,7 +134,10 @@ fn time_to_drain(reason: EndReason, limits: &Limits) -> Duration {
 fn log_end(connection: &Connection, ended: Result<(), impl std::fmt::Display>) {
     match ended {
         Ok(()) => tracing::debug!(connection = connection.id, "a connection ended"),
-        Err(error) => tracing::debug!(connection = connection.id, %error, "a connection failed"),
+        Err(error) => {
+            let error = foreign::cause(&error.to_string());
+            tracing::debug!(connection = connection.id, error, "a connection failed");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::metered::Metered;
 use super::refusal::Refusal;
 use crate::config::Limits;
+use crate::foreign;
 use crate::material::{Generation, Store};
 use crate::transport::read_ahead::ReadAhead;
 
@@ -85,7 +86,7 @@ async fn unbounded(
     let io = Metered::new(ReadAhead::new(stream), limits.handshake_bytes);
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(Refusal::of)?;
     let generation = store.current();
-    *sni = start.client_hello().server_name().map(str::to_owned);
+    *sni = start.client_hello().server_name().map(foreign::name);
     if !generation.accepts_sni(sni.as_deref()) {
         return Err(refuse_name(&mut start.io, sni.as_deref()).await);
     }

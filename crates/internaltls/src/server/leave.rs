@@ -20,6 +20,7 @@ use tonic::Status;
 use super::throttle::Throttle;
 use crate::connections::{Connection, PeerInfo};
 use crate::ending::EndReason;
+use crate::foreign;
 use crate::material::Store;
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
@@ -93,7 +94,8 @@ impl Watched {
                 break;
             }
         }
-        Status::permission_denied(format!("policy no longer allows {} to call {}", self.peer.identity(), self.path))
+        let path = foreign::name(&self.path);
+        Status::permission_denied(format!("policy no longer allows {} to call {path}", self.peer.identity()))
     }
 
     /// The same, counted and told.

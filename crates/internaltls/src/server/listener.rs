@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::connections::{Connection, ConnectionFacts, Direction, Registry, TlsFacts, end_of};
 use crate::ending::{EndReason, Standing, Verdict, verdict};
+use crate::foreign;
 use crate::identity::Identity;
 use crate::material::Store;
 use crate::telemetry::Telemetry;
@@ -181,7 +182,7 @@ impl Shared {
             None => Ok(self.settle_plaintext(stream, address)),
             Some(store) => {
                 let shaken = shake(stream, store, &self.limits, self.to_plaintext).await?;
-                let sni = shaken.sni().map(str::to_owned);
+                let sni = shaken.sni().map(foreign::name);
                 self.settle_tls(store, shaken, address).map_err(|refusal| Failure { sni, refusal })
             }
         }

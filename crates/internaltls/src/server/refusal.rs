@@ -5,6 +5,7 @@ use rustls::{CertificateError, InvalidMessage, OtherError, PeerIncompatible};
 
 use super::metered::TooManyBytes;
 use crate::error::VerifyError;
+use crate::foreign;
 
 /// Why a handshake failed. `Display` is what the log says; [`Refusal::label`] is what the metric says.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +30,7 @@ pub(crate) enum Refusal {
     TooManyBytes(TooManyBytes),
     #[error("{}", describe(.0))]
     Tls(rustls::Error),
-    #[error("the connection failed: {0}")]
+    #[error("the connection failed: {}", foreign::sentence(&.0.to_string()))]
     Io(io::Error),
 }
 
@@ -84,7 +85,7 @@ fn describe(error: &rustls::Error) -> String {
     match (error, verify_error(error)) {
         (_, Some(verify)) => verify.to_string(),
         (rustls::Error::NoCertificatesPresented, _) => "the client showed no certificate".to_owned(),
-        _ => format!("TLS failed: {error}"),
+        _ => format!("TLS failed: {}", foreign::sentence(&error.to_string())),
     }
 }
 

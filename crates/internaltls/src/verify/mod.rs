@@ -2,18 +2,28 @@
 //!
 //! 1. One path of judgement: `Trust::vouch`. Both rustls verifiers, the check of our own leaf and the check after a
 //!    handshake call it. It is pure: the time is an argument; what was verified a moment ago is not verified again.
-//! 2. Paths are built by webpki, with usages, names, depth, revocation and distrust of ours around it: webpki alone passes a
-//!    leaf without any EKU, ignores KeyUsage and the validity of trust anchors, and its shortcut for servers ignores CRLs.
-//! 3. Names are exact. No wildcard, no substring, nothing from the CN.
+//! 2. Limits come before work: a chain is bounded by count and bytes before anything of it is decoded, and the names in it
+//!    must lead to an anchor of ours before a signature is checked.
+//! 3. Paths are found by us and verified by webpki, each with the one anchor that it leads to; usages, CA constraints of the
+//!    anchor, depth and distrust are ours: webpki alone passes a leaf without any EKU, ignores KeyUsage and everything about
+//!    a trust anchor but its name and key, and its shortcut for servers ignores CRLs.
+//! 4. Names are exact. No wildcard, no substring, nothing from the CN; DNS names compare without case.
 //!
-//! Parts: `facts` reads a certificate, `trust` judges it, `path` builds and limits its path, `recent` remembers
-//! it for a moment, `verifier` speaks to rustls.
+//! Parts: `outline` finds the parts of a certificate, `chain` bounds what was sent, `facts` reads a certificate, `trust`
+//! judges it, `routes` finds its paths, `signatures` tells which of them are signed, `path` verifies them, `constraints` has
+//! the rules for its CAs, `recent` remembers it for a moment, `verifier` speaks to rustls.
+mod chain;
+mod constraints;
 mod facts;
+mod outline;
 mod path;
 mod recent;
+mod routes;
+mod signatures;
 mod trust;
 mod verifier;
 
+pub(crate) use chain::{CHAIN_BYTES, SENT, leaf_facts};
 pub(crate) use facts::{CertificateFacts, sha256, system_time};
 pub(crate) use trust::{Anchor, Crl, Expected, KeyRing, Lists, PeerSide, Rules, Trust, Vouched};
 pub(crate) use verifier::{ClientSide, Notices, ServerSide};

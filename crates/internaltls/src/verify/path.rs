@@ -1,154 +1,301 @@
-//! From a leaf to an anchor, by webpki, within limits of ours. Pure.
-use std::cell::Cell;
+//! From a leaf to an anchor: found by us, verified by webpki. Pure.
+//!
+//! 1. Names first. Where no route leads to an anchor that is valid now, no signature is checked.
+//! 2. webpki gets one route at a time: its very intermediates, and one anchor. That it finds this path good is necessary;
+//!    what it leaves out (distrust, the constraints of CAs) is asked of the same path, so nobody has to guess afterwards
+//!    which anchor was used.
+//! 3. One route goes to webpki at once: as many signatures as the path has. Of several, those that are signed from the anchor
+//!    down go there.
+//! 4. A refusal is the gravest over the signed paths. What our CAs did not sign does not change it, whatever is sent and in
+//!    whichever place: who is distrusted or revoked cannot make it look like an accident.
+use std::cmp::Reverse;
 use std::time::SystemTime;
 
-use rustls::pki_types::{CertificateDer, TrustAnchor};
+use rustls::pki_types::CertificateDer;
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeIdIter,
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
 };
 
+use super::chain::{Chain, INTERMEDIATES};
+use super::constraints::{self, CaUsage};
 use super::facts::CertificateFacts;
-use super::trust::{Anchor, Crl, Lists, Trust};
+use super::outline::Outline;
+use super::routes::{Map, Route};
+use super::signatures::{Algorithms, Signatures};
+use super::trust::{Anchor, Crl, Trust};
 use crate::clock::{system, unix};
 use crate::error::Reason;
 
-/// The most intermediates in a path.
-pub(super) const INTERMEDIATES: usize = 4;
+/// The most paths of one chain that webpki verifies.
+const VERIFIED: usize = 8;
 
-/// Builds and checks a path, and tells the smallest notAfter on it.
-pub(super) fn verify(
-    trust: &Trust,
-    leaf: &CertificateDer<'_>,
-    sent: &[CertificateDer<'_>],
-    facts: &CertificateFacts,
-    now: SystemTime,
-) -> Result<SystemTime, Reason> {
-    if trust.lists.distrust.contains(&facts.spki_sha256) {
-        return Err(Reason::Distrusted);
-    }
-    let end_entity = EndEntityCert::try_from(leaf).map_err(|_| Reason::BadEncoding)?;
-    let search = Search { trust, end_entity, sent, facts, now };
-    let mut refused = Reason::UnknownIssuer;
-    for only in search.anchors() {
-        match search.among(only) {
-            Ok(not_after) => return Ok(not_after),
-            Err(reason) => refused = graver(refused, reason),
-        }
-    }
-    Err(refused)
+/// What is asked about a chain.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) chain: &'a Chain<'a>,
+    /// Of the leaf.
+    pub(super) facts: &'a CertificateFacts,
+    pub(super) usage: CaUsage,
+    pub(super) now: SystemTime,
+    pub(super) algorithms: Algorithms<'a>,
 }
 
-/// Of two refusals by CAs of one name, the one that tells more.
+/// Finds and checks the path, and tells the smallest notAfter on it; of several good ones, that which ends last.
+pub(super) fn verify(trust: &Trust, asked: &Asked<'_>) -> Result<SystemTime, Reason> {
+    if trust.lists.distrusts(asked.facts) {
+        return Err(Reason::Distrusted);
+    }
+    match &asked.chain.above {
+        Ok(above) => search(trust, asked, above),
+        // The leaf by itself may be listed all the same: too long a chain must not hide it.
+        Err(limit) => match search(trust, asked, &[]) {
+            Err(listed @ (Reason::Distrusted | Reason::Revoked)) => Err(listed),
+            _ => Err(limit.clone()),
+        },
+    }
+}
+
+fn search(trust: &Trust, asked: &Asked<'_>, above: &[Outline<'_>]) -> Result<SystemTime, Reason> {
+    let map = Map { leaf: &asked.chain.leaf, above, anchors: &trust.anchors };
+    let search = Search { trust, asked, map, signatures: Signatures::new(asked.algorithms) };
+    search.best().map_err(|reason| if is_unsigned(&reason) && search.is_listed() { Reason::Revoked } else { reason })
+}
+
+/// Whether nothing of ours vouches for the chain.
+fn is_unsigned(reason: &Reason) -> bool {
+    matches!(reason, Reason::UnknownIssuer | Reason::AnchorExpired | Reason::BadSignature)
+}
+
+/// Of two refusals, the one that tells more; of two that tell as much, the first.
 fn graver(one: Reason, other: Reason) -> Reason {
     let weight = |reason: &Reason| match reason {
         Reason::Distrusted | Reason::Revoked => 2,
-        Reason::UnknownIssuer | Reason::BadSignature => 0,
+        unsigned if is_unsigned(unsigned) => 0,
         _ => 1,
     };
-    if weight(&one) > weight(&other) { one } else { other }
+    if weight(&other) > weight(&one) { other } else { one }
 }
 
 /// The search for the path of one leaf.
 struct Search<'a> {
     trust: &'a Trust,
-    end_entity: EndEntityCert<'a>,
-    sent: &'a [CertificateDer<'a>],
-    facts: &'a CertificateFacts,
-    now: SystemTime,
+    asked: &'a Asked<'a>,
+    map: Map<'a>,
+    signatures: Signatures<'a>,
 }
 
-impl Search<'_> {
-    /// All anchors together; or one by one where two have one name, for webpki knows lists by the name of their issuer.
-    fn anchors(&self) -> Vec<Option<usize>> {
-        let anchors = &self.trust.anchors;
-        let named = |name: &[u8]| anchors.iter().filter(|a| a.facts.subject_der == name).count();
-        let listed = self.trust.lists.crls.is_some();
-        if listed && anchors.iter().any(|a| named(&a.facts.subject_der) > 1) {
-            (0..anchors.len()).map(Some).collect()
-        } else {
-            vec![None]
+impl<'a> Search<'a> {
+    fn best(&self) -> Result<SystemTime, Reason> {
+        let now = self.asked.now;
+        let routes = self.map.routes(|anchor| anchor.valid_at(now));
+        match routes.as_slice() {
+            [] if self.map.routes(|anchor| !anchor.valid_at(now)).is_empty() => Err(Reason::UnknownIssuer),
+            [] => Err(Reason::AnchorExpired),
+            [only] => self.along(only),
+            several => self.best_of(several),
         }
     }
 
-    /// Paths to one anchor, or to any.
-    fn among(&self, only: Option<usize>) -> Result<SystemTime, Reason> {
-        let Self { trust, now, .. } = *self;
-        let meant = |at: usize| only.is_none_or(|only| only == at);
-        let fit = |(at, anchor): &(usize, &Anchor)| meant(*at) && anchor.valid_at(now) && anchor.may_sign();
-        let anchors: Vec<TrustAnchor<'_>> =
-            trust.anchors.iter().enumerate().filter(fit).map(|(_, anchor)| anchor.anchor.clone()).collect();
-        let signs = |key: [u8; 32]| only.is_none_or(|at| trust.anchors[at].facts.spki_sha256 == key);
-        // One in the name of an anchor that no anchor signed is of a CA that has gone: webpki would ask it for its namesake.
-        let foreign = |crl: &Crl| trust.anchors.iter().any(|anchor| anchor.facts.subject_der == crl.issuer_der);
-        let ours = |crl: &Crl| crl.signer.map_or_else(|| !foreign(crl), signs);
-        let usable = |crl: &&Crl| ours(crl) && !crl.is_too_old(now, trust.lists.grace);
-        let crls: Option<Vec<&CertRevocationList<'_>>> =
-            trust.lists.crls.as_ref().map(|crls| crls.iter().filter(usable).map(|crl| &*crl.list).collect());
-        let found = self.path(&anchors, crls.as_deref())?;
-        if crls.is_some_and(|crls| crls.is_empty()) {
-            return Err(self.untold("there is no CRL"));
+    fn best_of(&self, routes: &[Route]) -> Result<SystemTime, Reason> {
+        // As between two CAs of one name in a roll-over: the identifiers tell which of them it is, at no cost.
+        let mut hinted = routes.iter().filter(|route| self.map.is_hinted(route));
+        if let (Some(only), None) = (hinted.next(), hinted.next())
+            && let Ok(not_after) = self.along(only)
+        {
+            return Ok(not_after);
         }
-        Ok(found)
+        let mut refused = Reason::UnknownIssuer;
+        let mut signed = Vec::new();
+        for route in routes {
+            match self.is_signed(route) {
+                Ok(()) => signed.push(route),
+                Err(reason) => refused = if refused == Reason::UnknownIssuer { reason } else { refused },
+            }
+        }
+        signed.sort_by_cached_key(|route| Reverse(self.ends(route)));
+        for (at, route) in signed.into_iter().take(VERIFIED).enumerate() {
+            match self.along(route) {
+                Ok(not_after) => return Ok(not_after),
+                Err(reason) if at == 0 => refused = reason,
+                Err(reason) => refused = graver(refused, reason),
+            }
+        }
+        Err(refused)
     }
 
-    fn path(
-        &self,
-        anchors: &[TrustAnchor<'_>],
-        crls: Option<&[&CertRevocationList<'_>]>,
-    ) -> Result<SystemTime, Reason> {
-        let Self { trust, end_entity, sent, facts, now } = self;
-        let revocation = crls.filter(|crls| !crls.is_empty()).map(revocation).transpose()?;
-        let distrust_met = Cell::new(false);
-        let limits = |path: &VerifiedPath<'_>| {
-            let judged = within(trust, path);
-            distrust_met.set(distrust_met.get() || judged == Err(webpki::Error::CertDistrusted));
-            judged
-        };
-        let found = end_entity.verify_for_usage(
-            webpki::ALL_VERIFICATION_ALGS,
-            anchors,
-            sent,
-            unix(*now),
-            AnyUsage,
-            revocation,
-            Some(&limits),
-        );
-        let found = found.map_err(|error| match error {
-            // webpki goes on to other paths, and tells of the last or the gravest: a peer that sends an expired certificate
-            // beside must not turn what is meant into what may be an accident.
-            _ if distrust_met.get() => Reason::Distrusted,
-            _ if listed(trust, end_entity) => Reason::Revoked,
-            webpki::Error::UnknownRevocationStatus => self.untold("no CRL of its issuer is at hand"),
-            error => why(error, trust, facts, sent, *now),
-        })?;
-        Ok(smallest_not_after(trust, &found, facts))
+    /// The path to one of the route's anchors, the one that ends last before the others.
+    fn along(&self, route: &Route) -> Result<SystemTime, Reason> {
+        let mut refused = None;
+        for at in route.anchors.iter().take(VERIFIED) {
+            match self.judge(route, &self.trust.anchors[*at]) {
+                Ok(not_after) => return Ok(not_after),
+                Err(reason) => refused = Some(refused.map_or(reason.clone(), |one| graver(one, reason))),
+            }
+        }
+        Err(refused.unwrap_or(Reason::UnknownIssuer))
     }
 
-    /// Why no list tells whether the leaf is good: the one that would is too old, or there is none.
-    fn untold(&self, otherwise: &'static str) -> Reason {
-        if listed(self.trust, &self.end_entity) {
-            return Reason::Revoked;
+    /// One exact path. That it is signed comes first: a path that is not says nothing of anybody.
+    fn judge(&self, route: &Route, anchor: &Anchor) -> Result<SystemTime, Reason> {
+        let verified = self.verified(route, anchor);
+        if verified.is_err() {
+            self.is_signed(route)?;
         }
-        let issuers = issuers(self.facts, self.sent);
+        let above = self.ders(route).iter().map(CertificateFacts::read).collect::<Result<Vec<_>, _>>()?;
         let lists = &self.trust.lists;
-        let too_old = |crl: &&Crl| crl.is_too_old(self.now, lists.grace) && issuers.contains(&crl.issuer_der);
+        if above.iter().chain([&anchor.facts]).any(|ca| lists.distrusts(ca)) {
+            return Err(Reason::Distrusted);
+        }
+        if verified.is_err() && self.is_revoked(&above, anchor) {
+            return Err(Reason::Revoked);
+        }
+        verified.map_err(|error| self.why(error, &above, anchor))?;
+        constraints::check(&above, &anchor.facts, self.asked.usage)?;
+        let ends = above.iter().chain([&anchor.facts]).map(|ca| ca.not_after);
+        Ok(ends.fold(self.asked.facts.not_after, SystemTime::min))
+    }
+
+    /// What webpki says of this path and no other.
+    fn verified(&self, route: &Route, anchor: &Anchor) -> Result<(), Refused> {
+        let Asked { chain, now, algorithms, .. } = *self.asked;
+        let leaf = CertificateDer::from(chain.leaf.der);
+        let end_entity = EndEntityCert::try_from(&leaf)?;
+        let (anchors, above) = ([anchor.anchor.clone()], self.ders(route));
+        let crls = self.crls(anchor);
+        let revocation = crls.as_deref().filter(|crls| !crls.is_empty()).map(revocation).transpose()?;
+        // Where two CAs have one name, webpki could leave one out, or take them in another order.
+        let exact = |path: &VerifiedPath<'_>| {
+            let same = path.intermediate_certificates().map(|cert| cert.der()).eq(above.iter().cloned());
+            if same { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
+        };
+        end_entity.verify_for_usage(algorithms, &anchors, &above, unix(now), AnyUsage, revocation, Some(&exact))?;
+        if crls.is_some_and(|crls| crls.is_empty()) { Err(Refused::NoCrl) } else { Ok(()) }
+    }
+
+    /// Whether every signature on the way verifies, from the anchor down.
+    fn is_signed(&self, route: &Route) -> Result<(), Reason> {
+        let mut key: &'a [u8] = &self.trust.anchors[route.anchors[0]].anchor.subject_public_key_info;
+        for at in route.above.iter().rev() {
+            let ca = &self.map.above[*at];
+            self.signatures.check(ca, key)?;
+            key = ca.spki;
+        }
+        self.signatures.check(self.map.leaf, key)
+    }
+
+    fn ders(&self, route: &Route) -> Vec<CertificateDer<'a>> {
+        route.above.iter().map(|at| CertificateDer::from(self.map.above[*at].der)).collect()
+    }
+
+    /// When the path by this route ends.
+    fn ends(&self, route: &Route) -> SystemTime {
+        let above = self.ders(route).into_iter().filter_map(|der| CertificateFacts::read(&der).ok());
+        let anchor = self.trust.anchors[route.anchors[0]].facts.not_after;
+        above.map(|facts| facts.not_after).fold(anchor, SystemTime::min)
+    }
+
+    /// The lists that count for a path to this anchor; `None` where no CRL path is set. webpki knows a list by the name of its
+    /// issuer alone, so those of another CA of that name are left out, and so is one in an anchor's name that no anchor
+    /// signed: it is of a CA that has gone.
+    fn crls(&self, anchor: &Anchor) -> Option<Vec<&'a CertRevocationList<'static>>> {
+        let Trust { anchors, lists, .. } = self.trust;
+        let of_a_namesake = |crl: &Crl| anchors.iter().any(|anchor| anchor.facts.subject_der == crl.issuer_der);
+        let counts = |crl: &&Crl| {
+            let ours = crl.signer.map_or_else(|| !of_a_namesake(crl), |key| key == anchor.facts.spki_sha256);
+            ours && !crl.is_too_old(self.asked.now, lists.grace)
+        };
+        lists.crls.as_ref().map(|crls| crls.iter().filter(counts).map(|crl| &*crl.list).collect())
+    }
+
+    /// Whether a list of its issuer names a certificate of a path that is refused already.
+    fn is_revoked(&self, above: &[CertificateFacts], anchor: &Anchor) -> bool {
+        let path = [self.asked.facts].into_iter().chain(above);
+        let issuers = above.iter().chain([&anchor.facts]);
+        let listed = |(cert, issuer): (&CertificateFacts, &CertificateFacts)| {
+            let of_issuer = |crl: &&Crl| {
+                crl.issuer_der == cert.issuer_der && crl.signer.is_none_or(|key| key == issuer.spki_sha256)
+            };
+            self.trust.lists.crls.iter().flatten().filter(of_issuer).any(|crl| crl.lists(&cert.raw_serial))
+        };
+        path.zip(issuers).any(listed)
+    }
+
+    /// Whether a list in the name of the leaf's issuer names the leaf, whose CA may have left the bundle. Asked only of one that
+    /// is refused already.
+    fn is_listed(&self) -> bool {
+        let leaf = self.asked.facts;
+        let of_issuer = |crl: &&Crl| crl.issuer_der == leaf.issuer_der;
+        self.trust.lists.crls.iter().flatten().filter(of_issuer).any(|crl| crl.lists(&leaf.raw_serial))
+    }
+
+    /// Why no list tells whether the path is good: the one that would is too old, or there is none.
+    fn untold(&self, above: &[CertificateFacts], otherwise: &'static str) -> Reason {
+        let issuers = || [self.asked.facts].into_iter().chain(above).map(|cert| &cert.issuer_der);
+        let lists = &self.trust.lists;
+        let too_old = |crl: &&Crl| {
+            crl.is_too_old(self.asked.now, lists.grace) && issuers().any(|issuer| *issuer == crl.issuer_der)
+        };
         match lists.crls.iter().flatten().find(too_old) {
             Some(crl) => Reason::StaleCrl { issuer: crl.issuer.clone(), next_update: crl.next_update },
             None => Reason::UnknownRevocation(otherwise),
         }
     }
+
+    /// webpki's error as a reason of ours.
+    fn why(&self, refused: Refused, above: &[CertificateFacts], anchor: &Anchor) -> Reason {
+        use webpki::Error as E;
+        let error = match refused {
+            Refused::NoCrl => return self.untold(above, "there is no CRL"),
+            Refused::Webpki(error) => error,
+        };
+        match error {
+            E::CertExpired { not_after, .. } => Reason::Expired { not_after: system(not_after) },
+            E::CertNotValidYet { not_before, .. } => Reason::NotYetValid { not_before: system(not_before) },
+            E::CertRevoked => Reason::Revoked,
+            E::UnknownRevocationStatus => self.untold(above, "no CRL of its issuer is at hand"),
+            E::InvalidCrlSignatureForPublicKey => Reason::UnknownRevocation("the CRL is not signed by its issuer"),
+            E::IssuerNotCrlSigner => Reason::UnknownRevocation("its issuer may not sign CRLs"),
+            E::InvalidSignatureForPublicKey => Reason::BadSignature,
+            E::UnknownIssuer => Reason::UnknownIssuer,
+            E::CaUsedAsEndEntity => Reason::CaAsLeaf,
+            E::MaximumPathDepthExceeded => Reason::ChainTooLong { limit: INTERMEDIATES },
+            E::EndEntityUsedAsCa => Reason::BadChain("an issuer in it is no CA"),
+            E::PathLenConstraintViolated => Reason::BadChain("a path length constraint"),
+            E::NameConstraintViolation if above.iter().chain([&anchor.facts]).any(|ca| ca.constrains_uris) => {
+                Reason::UriConstraint
+            }
+            E::NameConstraintViolation => Reason::BadChain("a name constraint"),
+            E::UnsupportedCriticalExtension => Reason::BadChain("a critical extension that is not understood"),
+            E::MaximumSignatureChecksExceeded
+            | E::MaximumPathBuildCallsExceeded
+            | E::MaximumNameConstraintComparisonsExceeded => Reason::BadChain("it takes too much work to verify"),
+            E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+                Reason::BadChain("a signature of a kind that is not accepted")
+            }
+            E::UnsupportedCrlSignatureAlgorithmContext(_)
+            | E::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => {
+                Reason::UnknownRevocation("the CRL is signed in a way that is not accepted")
+            }
+            _ => Reason::BadEncoding,
+        }
+    }
 }
 
-/// Whether a CRL in the name of the leaf's issuer lists it. Asked only of a leaf that is refused already.
-fn listed(trust: &Trust, leaf: &EndEntityCert<'_>) -> bool {
-    let crls = trust.lists.crls.iter().flatten();
-    crls.map(|crl| &*crl.list)
-        .filter(|crl| crl.issuer() == leaf.issuer())
-        .any(|crl| matches!(crl.find_serial(leaf.serial()), Ok(Some(_))))
+/// Why an exact path is refused.
+enum Refused {
+    Webpki(webpki::Error),
+    /// No list counts for its anchor.
+    NoCrl,
 }
 
-/// Usages are asked of the leaf alone, by us: webpki would pass one that names none. Of an intermediate they are not asked.
+impl From<webpki::Error> for Refused {
+    fn from(error: webpki::Error) -> Self {
+        Self::Webpki(error)
+    }
+}
+
+/// webpki would pass a leaf whose extended key usage names nothing, and asks no CA: usages are asked by us.
 struct AnyUsage;
 
 impl ExtendedKeyUsageValidator for AnyUsage {
@@ -158,95 +305,7 @@ impl ExtendedKeyUsageValidator for AnyUsage {
 }
 
 /// Every certificate of the path is looked up, and not to be found is a refusal. Lists that are too old are not among these.
-fn revocation<'a>(crls: &'a [&'a CertRevocationList<'a>]) -> Result<RevocationOptions<'a>, Reason> {
-    let builder = RevocationOptionsBuilder::new(crls).map_err(|_| Reason::UnknownRevocation("there is no CRL"))?;
+fn revocation<'a>(crls: &'a [&'a CertRevocationList<'a>]) -> Result<RevocationOptions<'a>, Refused> {
+    let builder = RevocationOptionsBuilder::new(crls).map_err(|_| Refused::NoCrl)?;
     Ok(builder.with_status_policy(UnknownStatusPolicy::Deny).with_expiration_policy(ExpirationPolicy::Ignore).build())
-}
-
-/// Our limits on a path that webpki finds good. An error sends it to look for another.
-fn within(trust: &Trust, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
-    if path.intermediate_certificates().count() > INTERMEDIATES {
-        return Err(webpki::Error::MaximumPathDepthExceeded);
-    }
-    if anchor_of(trust, path).is_some_and(|anchor| trust.lists.distrust.contains(&anchor.facts.spki_sha256)) {
-        return Err(webpki::Error::CertDistrusted);
-    }
-    path.intermediate_certificates().try_for_each(|cert| may_issue(&trust.lists, &cert.der()))
-}
-
-fn may_issue(lists: &Lists, der: &CertificateDer<'_>) -> Result<(), webpki::Error> {
-    let facts = CertificateFacts::read(der).map_err(|_| webpki::Error::BadDer)?;
-    if lists.distrust.contains(&facts.spki_sha256) {
-        return Err(webpki::Error::CertDistrusted);
-    }
-    if facts.key_usage.is_some_and(|usage| !usage.key_cert_sign) {
-        return Err(webpki::Error::EndEntityUsedAsCa);
-    }
-    Ok(())
-}
-
-fn anchor_of<'a>(trust: &'a Trust, path: &VerifiedPath<'_>) -> Option<&'a Anchor> {
-    trust.anchors.iter().find(|anchor| {
-        anchor.anchor.subject == path.anchor().subject
-            && anchor.anchor.subject_public_key_info == path.anchor().subject_public_key_info
-    })
-}
-
-fn smallest_not_after(trust: &Trust, path: &VerifiedPath<'_>, leaf: &CertificateFacts) -> SystemTime {
-    let intermediates = path
-        .intermediate_certificates()
-        .filter_map(|cert| CertificateFacts::read(&cert.der()).ok())
-        .map(|f| f.not_after);
-    let anchor = anchor_of(trust, path).map(|anchor| anchor.facts.not_after);
-    intermediates.chain(anchor).fold(leaf.not_after, SystemTime::min)
-}
-
-/// webpki's error as a reason of ours.
-fn why(
-    error: webpki::Error,
-    trust: &Trust,
-    leaf: &CertificateFacts,
-    sent: &[CertificateDer<'_>],
-    now: SystemTime,
-) -> Reason {
-    use webpki::Error as E;
-    match error {
-        E::CertExpired { not_after, .. } => Reason::Expired { not_after: system(not_after) },
-        E::CertNotValidYet { not_before, .. } => Reason::NotYetValid { not_before: system(not_before) },
-        E::CertRevoked => Reason::Revoked,
-        E::CertDistrusted => Reason::Distrusted,
-        E::InvalidCrlSignatureForPublicKey => Reason::UnknownRevocation("the CRL is not signed by its issuer"),
-        E::IssuerNotCrlSigner => Reason::UnknownRevocation("its issuer may not sign CRLs"),
-        E::InvalidSignatureForPublicKey => Reason::BadSignature,
-        E::UnknownIssuer if stale_anchor(trust, leaf, sent, now) => Reason::AnchorExpired,
-        E::UnknownIssuer => Reason::UnknownIssuer,
-        E::CaUsedAsEndEntity => Reason::CaAsLeaf,
-        E::MaximumPathDepthExceeded => Reason::ChainTooLong { limit: INTERMEDIATES },
-        E::EndEntityUsedAsCa => Reason::BadChain("an issuer in it is no CA"),
-        E::PathLenConstraintViolated => Reason::BadChain("a path length constraint"),
-        E::NameConstraintViolation => Reason::BadChain("a name constraint"),
-        E::UnsupportedCriticalExtension => Reason::BadChain("a critical extension that is not understood"),
-        E::MaximumSignatureChecksExceeded
-        | E::MaximumPathBuildCallsExceeded
-        | E::MaximumNameConstraintComparisonsExceeded => Reason::BadChain("it takes too much work to verify"),
-        E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-            Reason::BadChain("a signature of a kind that is not accepted")
-        }
-        E::UnsupportedCrlSignatureAlgorithmContext(_) | E::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => {
-            Reason::UnknownRevocation("the CRL is signed in a way that is not accepted")
-        }
-        _ => Reason::BadEncoding,
-    }
-}
-
-/// Whether an anchor that is out of date bears the name of an issuer in the chain.
-fn stale_anchor(trust: &Trust, leaf: &CertificateFacts, sent: &[CertificateDer<'_>], now: SystemTime) -> bool {
-    let issuers = issuers(leaf, sent);
-    trust.anchors.iter().any(|anchor| !anchor.valid_at(now) && issuers.contains(&anchor.facts.subject_der))
-}
-
-/// The names of all issuers in a chain.
-fn issuers(leaf: &CertificateFacts, sent: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
-    let above = sent.iter().filter_map(|der| CertificateFacts::read(der).ok()).map(|facts| facts.issuer_der);
-    above.chain([leaf.issuer_der.clone()]).collect()
 }

@@ -4,7 +4,7 @@
 //!    generation: the signatures on the path are not verified twice for that. Nor for each of many connections that one
 //!    peer opens at once.
 //! 2. What is remembered is what this very chain, byte by byte, says, that it leads to an anchor of this trust, and until
-//!    when; it belongs to an immutable set of anchors and lists and goes with it. Names, usages and keys are judged anew
+//!    when, for a peer of that side; it belongs to an immutable set of anchors and lists and goes with it. Names, usages and keys are judged anew
 //!    each time, and that the peer holds the leaf's key is proven by its handshake, not here.
 //! 3. It counts for a second, as long as what the clock decides may take to be noticed. Failures are not remembered.
 use std::collections::VecDeque;
@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 
 use super::facts::CertificateFacts;
+use super::trust::PeerSide;
 
 /// How long a path counts as just verified.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -27,6 +28,8 @@ pub(crate) struct Recent(Mutex<VecDeque<Path>>);
 #[derive(Debug)]
 struct Path {
     chain: Vec<CertificateDer<'static>>,
+    /// The usages of the CAs on the path were judged for it.
+    side: PeerSide,
     facts: Arc<CertificateFacts>,
     not_after: SystemTime,
     at: SystemTime,
@@ -43,10 +46,11 @@ impl Recent {
     pub(super) fn recall(
         &self,
         chain: &[CertificateDer<'_>],
+        side: PeerSide,
         now: SystemTime,
     ) -> Option<(Arc<CertificateFacts>, SystemTime)> {
         let paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = paths.iter().rev().find(|path| path.chain == chain && path.counts(now));
+        let found = paths.iter().rev().find(|path| path.side == side && path.chain == chain && path.counts(now));
         found.map(|path| (Arc::clone(&path.facts), path.not_after))
     }
 
@@ -54,6 +58,7 @@ impl Recent {
     pub(super) fn remember(
         &self,
         chain: &[CertificateDer<'_>],
+        side: PeerSide,
         facts: &Arc<CertificateFacts>,
         not_after: SystemTime,
         at: SystemTime,
@@ -64,7 +69,7 @@ impl Recent {
         if paths.len() == MOST {
             paths.pop_front();
         }
-        paths.push_back(Path { chain, facts: Arc::clone(facts), not_after, at });
+        paths.push_back(Path { chain, side, facts: Arc::clone(facts), not_after, at });
     }
 }
 
@@ -83,7 +88,7 @@ mod tests {
     }
 
     fn end(recent: &Recent, chain: &[CertificateDer<'_>], now: SystemTime) -> Option<SystemTime> {
-        recent.recall(chain, now).map(|(_, not_after)| not_after)
+        recent.recall(chain, PeerSide::Client, now).map(|(_, not_after)| not_after)
     }
 
     fn at(millis: u64) -> SystemTime {
@@ -93,18 +98,19 @@ mod tests {
     #[test]
     fn only_the_same_bytes_within_a_moment() {
         let recent = Recent::default();
-        recent.remember(&chain(b"leaf"), &facts(), at(10_000), at(5_000));
+        recent.remember(&chain(b"leaf"), PeerSide::Client, &facts(), at(10_000), at(5_000));
         assert_eq!(end(&recent, &chain(b"leaf"), at(5_999)), Some(at(10_000)));
         assert_eq!(end(&recent, &chain(b"leaf"), at(6_000)), None, "a second later");
         assert_eq!(end(&recent, &chain(b"leaf"), at(4_999)), None, "the clock was set back");
         assert_eq!(end(&recent, &chain(b"leav"), at(5_000)), None);
         assert_eq!(end(&recent, &[chain(b"leaf"), chain(b"ca")].concat(), at(5_000)), None, "another chain");
+        assert!(recent.recall(&chain(b"leaf"), PeerSide::Server, at(5_000)).is_none(), "of another side");
     }
 
     #[test]
     fn a_path_that_ends_within_the_moment_ends() {
         let recent = Recent::default();
-        recent.remember(&chain(b"leaf"), &facts(), at(5_100), at(5_000));
+        recent.remember(&chain(b"leaf"), PeerSide::Client, &facts(), at(5_100), at(5_000));
         assert_eq!(end(&recent, &chain(b"leaf"), at(5_100)), Some(at(5_100)));
         assert_eq!(end(&recent, &chain(b"leaf"), at(5_101)), None);
     }
@@ -113,10 +119,10 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let recent = Recent::default();
         let facts = facts();
-        (0..=MOST).for_each(|n| recent.remember(&chain(&[n as u8]), &facts, at(9_000), at(5_000)));
+        (0..=MOST).for_each(|n| recent.remember(&chain(&[n as u8]), PeerSide::Client, &facts, at(9_000), at(5_000)));
         assert_eq!(recent.0.lock().unwrap().len(), MOST);
         assert_eq!(end(&recent, &chain(&[0]), at(5_000)), None);
-        recent.remember(&chain(b"later"), &facts, at(9_000), at(7_000));
+        recent.remember(&chain(b"later"), PeerSide::Client, &facts, at(9_000), at(7_000));
         assert_eq!(recent.0.lock().unwrap().len(), 1);
     }
 }

@@ -10,14 +10,13 @@ use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor};
 use webpki::CertRevocationList;
 
+use super::chain::Chain;
+use super::constraints::CaUsage;
 use super::facts::CertificateFacts;
 use super::path;
 use super::recent::Recent;
 use crate::error::{LeafNames, Reason, VerifyError};
-use crate::identity::{Identity, NodeId, Role, TrustDomain, role_name};
-
-/// Certificates that a peer may send, used or not: a bound on what parsing costs.
-const SENT: usize = 10;
+use crate::identity::{Identity, NodeId, Role, TrustDomain, bears_name, role_name, same_name};
 
 /// Which end of a connection a certificate speaks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +62,7 @@ impl Anchor {
 
     /// KeyUsage, where it is there, must let it sign.
     pub(crate) fn may_sign(&self) -> bool {
-        self.facts.key_usage.is_none_or(|usage| usage.key_cert_sign)
+        self.facts.may_be_anchor() && self.facts.key_usage.is_none_or(|usage| usage.key_cert_sign)
     }
 }
 
@@ -90,6 +89,11 @@ impl Crl {
     pub(crate) fn is_too_old(&self, now: SystemTime, grace: Duration) -> bool {
         now >= self.next_update + grace
     }
+
+    /// Whether it names the certificate of that serial number. It should be in order; one that cannot be searched names none.
+    pub(super) fn lists(&self, serial: &[u8]) -> bool {
+        matches!(self.list.find_serial(serial), Ok(Some(_)))
+    }
 }
 
 /// What revokes.
@@ -101,6 +105,13 @@ pub(crate) struct Lists {
     pub(crate) grace: Duration,
     /// SPKI SHA-256.
     pub(crate) distrust: HashSet<[u8; 32]>,
+}
+
+impl Lists {
+    /// Whether the distrust list names it.
+    pub(crate) fn distrusts(&self, facts: &CertificateFacts) -> bool {
+        self.distrust.contains(&facts.spki_sha256)
+    }
 }
 
 /// What is asked of a peer's leaf beyond its path.
@@ -187,36 +198,42 @@ impl Trust {
         expect: Option<&Expected>,
         now: SystemTime,
     ) -> Result<Vouched, VerifyError> {
-        let refused = |reason, leaf| VerifyError { reason, leaf };
-        let (leaf, sent) = chain.split_first().ok_or_else(|| refused(Reason::NoCertificate, LeafNames::default()))?;
-        let (facts, known) = match self.recent.recall(chain, now) {
-            Some((facts, not_after)) => (facts, Some(not_after)),
-            None => (read(leaf).map_err(|reason| refused(reason, LeafNames::default()))?, None),
-        };
-        let path = || match known {
-            Some(not_after) => Ok(not_after),
-            None => {
-                let not_after = path::verify(self, leaf, sent, &facts, now)?;
-                self.recent.remember(chain, &facts, not_after, now);
-                Ok(not_after)
-            }
-        };
-        self.judge(sent, &facts, side, expect, path).map_err(|reason| refused(reason, facts.names()))
+        let nameless = |reason| VerifyError { reason, leaf: LeafNames::default() };
+        if let Some((facts, not_after)) = self.recent.recall(chain, side, now) {
+            return self.judge(&facts, side, expect, || Ok(not_after));
+        }
+        let admitted = Chain::admit(chain).map_err(nameless)?;
+        let leaf = chain.first().ok_or_else(|| nameless(Reason::NoCertificate))?;
+        let facts = Arc::new(CertificateFacts::read(leaf).map_err(nameless)?);
+        self.judge(&facts, side, expect, || {
+            let algorithms = webpki::ALL_VERIFICATION_ALGS;
+            let usage = self.ca_usage(side);
+            let asked = path::Asked { chain: &admitted, facts: &facts, usage, now, algorithms };
+            let not_after = path::verify(self, &asked)?;
+            self.recent.remember(chain, side, &facts, not_after, now);
+            Ok(not_after)
+        })
     }
 
     /// `path` is the one dear part of a judgement.
     fn judge(
         &self,
-        sent: &[CertificateDer<'_>],
+        facts: &CertificateFacts,
+        side: PeerSide,
+        expect: Option<&Expected>,
+        path: impl FnOnce() -> Result<SystemTime, Reason>,
+    ) -> Result<Vouched, VerifyError> {
+        self.judged(facts, side, expect, path).map_err(|reason| VerifyError { reason, leaf: facts.names() })
+    }
+
+    fn judged(
+        &self,
         facts: &CertificateFacts,
         side: PeerSide,
         expect: Option<&Expected>,
         path: impl FnOnce() -> Result<SystemTime, Reason>,
     ) -> Result<Vouched, Reason> {
         self.leaf_itself(facts, side)?;
-        if sent.len() > SENT {
-            return Err(Reason::ChainTooLong { limit: path::INTERMEDIATES });
-        }
         let not_after = path()?;
         let lax_usage = self.usages(facts, side)?;
         let identity = self.identity(facts, side)?;
@@ -263,13 +280,23 @@ impl Trust {
         }
     }
 
+    /// What the CAs above a peer's leaf must be good for: what is asked of the leaf.
+    fn ca_usage(&self, side: PeerSide) -> CaUsage {
+        match (&self.rules, side) {
+            (Rules::Shared { .. }, _) => CaUsage::Any,
+            (Rules::Edge { require_client_auth: false }, PeerSide::Client) => CaUsage::Either,
+            (_, PeerSide::Client) => CaUsage::Client,
+            (_, PeerSide::Server) => CaUsage::Server,
+        }
+    }
+
     fn identity(&self, facts: &CertificateFacts, side: PeerSide) -> Result<Identity, Reason> {
         match &self.rules {
             Rules::PerNode { trust_domain } => {
                 Identity::from_names(trust_domain, &facts.dns, &facts.uris).map_err(Reason::BadIdentity)
             }
             Rules::Shared { name, keys } => {
-                if side == PeerSide::Server && !facts.dns.contains(name) {
+                if side == PeerSide::Server && !bears_name(&facts.dns, name) {
                     return Err(Reason::NameMismatch { expected: name.clone() });
                 }
                 if keys.holds(&facts.spki_sha256) { Ok(Identity::Shared) } else { Err(Reason::UnknownSharedKey) }
@@ -282,24 +309,20 @@ impl Trust {
         }
     }
 
-    /// Whether the name that a dialer asked for is this peer's, byte by byte.
+    /// Whether the name that a dialer asked for is this peer's: DNS names, so without regard to case.
     pub(crate) fn is_called(&self, vouched: &Vouched, asked: &ServerName<'_>) -> Result<(), Reason> {
         let ServerName::DnsName(asked) = asked else {
             return Err(Reason::NameMismatch { expected: asked.to_str().into_owned() });
         };
         let called = match (&self.rules, &vouched.identity) {
             (Rules::PerNode { trust_domain }, Identity::Node { role, .. }) => {
-                role_name(role, trust_domain) == asked.as_ref()
+                same_name(&role_name(role, trust_domain), asked.as_ref())
             }
-            (Rules::Shared { name, .. }, Identity::Shared) => name == asked.as_ref(),
+            (Rules::Shared { name, .. }, Identity::Shared) => same_name(name, asked.as_ref()),
             _ => false,
         };
         if called { Ok(()) } else { Err(Reason::NameMismatch { expected: asked.as_ref().to_owned() }) }
     }
-}
-
-fn read(leaf: &CertificateDer<'_>) -> Result<Arc<CertificateFacts>, Reason> {
-    CertificateFacts::read(leaf).map(Arc::new)
 }
 
 /// A shared leaf tells no role and no node apart: its key is all there is to ask.

@@ -176,8 +176,9 @@ impl ServerCertVerifier for ServerSide {
     }
 }
 
-fn chain<'a>(end_entity: &CertificateDer<'a>, intermediates: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {
-    std::iter::once(end_entity.clone()).chain(intermediates.iter().cloned()).collect()
+/// The chain, its bytes left where they are: it may be longer than anything that is taken.
+fn chain<'a>(end_entity: &'a CertificateDer<'_>, intermediates: &'a [CertificateDer<'_>]) -> Vec<CertificateDer<'a>> {
+    [end_entity].into_iter().chain(intermediates).map(|der| CertificateDer::from(der.as_ref())).collect()
 }
 
 fn tell(error: VerifyError, owner: &dyn Notices) -> Error {

@@ -259,7 +259,8 @@ async fn invariant_6_missing_and_foreign_sni_are_refused() {
     intrude(silent, &proxy, "proxy.mesh.internal").map(drop).unwrap_err();
     let generation = proxy.generation();
     assert!(generation.accepts_sni(Some("proxy.mesh.internal")));
-    for sni in [None, Some("PROXY.mesh.internal"), Some("proxy"), Some("coordinator.mesh.internal")] {
+    assert!(generation.accepts_sni(Some("PROXY.mesh.internal")), "RFC 4343: case does not count");
+    for sni in [None, Some("proxy.mesh.internal."), Some("proxy"), Some("coordinator.mesh.internal")] {
         assert!(!generation.accepts_sni(sni), "{sni:?}");
     }
 }

@@ -379,7 +379,9 @@ async fn the_shared_name_is_the_only_one_or_is_asked_for() {
     );
     open(shared("b.example"), folder.files()).await.unwrap();
     told!(fails(shared("c.example"), folder.files()).await, LoadError::NameMissing { .. }, "c.example", "a.example");
-    told!(fails(shared("B.example"), folder.files()).await, LoadError::BadSharedName { .. }, "internaltls.sni");
+    told!(fails(shared("*.example"), folder.files()).await, LoadError::BadSharedName { .. }, "internaltls.sni");
+    let upper = open(shared("B.Example"), folder.files()).await.unwrap();
+    assert_eq!(upper.status().layout, Some(Layout::Shared { name: "b.example".to_owned() }), "case does not count");
 }
 
 fn shared(name: &str) -> Purpose {

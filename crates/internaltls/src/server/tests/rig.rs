@@ -253,7 +253,8 @@ impl Client {
 
     /// Asks `mesh.Trial/Check` about this chain; `None` where no answer came.
     pub(crate) async fn trial(&self, chain: &[&[u8]]) -> Option<tonic::Code> {
-        let question = Question { chain: chain.iter().map(|der| der.to_vec()).collect() }.encode_to_vec();
+        let chain: Vec<_> = chain.iter().map(|der| rustls::pki_types::CertificateDer::from(*der)).collect();
+        let question = Question::of(&chain).encode_to_vec();
         let length = u32::try_from(question.len()).unwrap().to_be_bytes();
         let body = Full::from([&[0], &length[..], &question].concat());
         let request = Request::post(format!("http://test{PATH}")).header("content-type", "application/grpc");
