@@ -20,6 +20,8 @@ mod path;
 mod recent;
 mod routes;
 mod signatures;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod verifier;
 

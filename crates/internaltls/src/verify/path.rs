@@ -89,12 +89,13 @@ impl<'a> Search<'a> {
     fn best(&self) -> Result<SystemTime, Reason> {
         let now = self.asked.now;
         let routes = self.map.routes(|anchor| anchor.valid_at(now));
-        match routes.as_slice() {
-            [] if self.map.routes(|anchor| !anchor.valid_at(now)).is_empty() => Err(Reason::UnknownIssuer),
-            [] => Err(Reason::AnchorExpired),
+        let best = match routes.as_slice() {
+            [] => Err(Reason::UnknownIssuer),
             [only] => self.along(only),
             several => self.best_of(several),
-        }
+        };
+        let stale = || !self.map.routes(|anchor| !anchor.valid_at(now)).is_empty();
+        best.map_err(|reason| if is_unsigned(&reason) && stale() { Reason::AnchorExpired } else { reason })
     }
 
     fn best_of(&self, routes: &[Route]) -> Result<SystemTime, Reason> {

@@ -68,8 +68,13 @@ impl Authority {
     }
 
     pub(crate) fn intermediate(&self, name: &str) -> Self {
+        self.intermediate_with(name, |_| {})
+    }
+
+    pub(crate) fn intermediate_with(&self, name: &str, shape: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().unwrap();
-        let params = authority_params(name);
+        let mut params = authority_params(name);
+        shape(&mut params);
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Self { pem: cert.pem(), der: cert.der().clone(), issuer: Issuer::new(params, key) }
     }

@@ -2,7 +2,9 @@
 pub(crate) mod issue;
 
 mod alarm;
+mod anchors;
 mod crls;
 mod follow;
 mod handshakes;
 mod loading;
+mod refusals;

@@ -1,0 +1,3 @@
+mod cost;
+mod matrix;
+mod pki;
