@@ -297,7 +297,7 @@ impl From<webpki::Error> for Refused {
 }
 
 /// webpki would pass a leaf whose extended key usage names nothing, and asks no CA: usages are asked by us.
-struct AnyUsage;
+pub(super) struct AnyUsage;
 
 impl ExtendedKeyUsageValidator for AnyUsage {
     fn validate(&self, mut usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
