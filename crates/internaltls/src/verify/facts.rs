@@ -21,6 +21,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Version;
 
+use super::outline::is_sequence;
 use crate::error::{LeafNames, Reason};
 use crate::foreign;
 
@@ -95,7 +96,9 @@ impl CertificateFacts {
     pub(crate) fn read(der: &CertificateDer<'_>) -> Result<Self, Reason> {
         let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
         let (rest, cert) = parser.parse(der).map_err(|_| Reason::BadEncoding)?;
-        if !rest.is_empty() || has_twins(&cert) {
+        // The parser takes the part of a garbled name that it understands: two names that differ would be one.
+        let names = [cert.subject(), cert.issuer()];
+        if !rest.is_empty() || has_twins(&cert) || !names.iter().all(|name| is_sequence(name.as_raw())) {
             return Err(Reason::BadEncoding);
         }
         let mut facts = Self { sha256: sha256(der), ..Self::basics(&cert) };

@@ -145,6 +145,11 @@ fn authority_key_id(value: &[u8]) -> Option<&[u8]> {
     id.filter(|id| !id.is_empty())
 }
 
+/// Whether it is one SEQUENCE from the first octet to the last.
+pub(super) fn is_sequence(der: &[u8]) -> bool {
+    Tags(der).only(SEQUENCE).is_ok()
+}
+
 pub(super) fn within(count: usize, limit: usize, what: &'static str) -> Result<(), Reason> {
     if count > limit { Err(Reason::OverLimit { what, limit }) } else { Ok(()) }
 }

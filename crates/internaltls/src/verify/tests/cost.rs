@@ -130,7 +130,7 @@ fn invariant_8_refuses_long_chains_cheaply() {
     assert_eq!(counted(&trust, &twice).0.map(drop), Ok(()));
 }
 
-/// As large as a leaf and four intermediates of ML-DSA-87, which the algorithms of today do not sign.
+/// As large as a leaf and four intermediates of ML-DSA-87, by the algorithms that a leaf may have today.
 #[test]
 fn accepts_a_chain_of_post_quantum_size() {
     let pad = |params: &mut rcgen::CertificateParams| params.custom_extensions.push(padding(6_800));
