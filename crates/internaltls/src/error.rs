@@ -152,13 +152,39 @@ pub enum LoadError {
         /// Its permission bits.
         mode: u32,
     },
-    /// A PEM block is cut off or garbled.
-    #[error("{file} is not whole PEM ({what}): write it again")]
+    /// A PEM block is cut off or garbled, or what looks like one stands among comments.
+    #[error("{file} is not whole PEM: line {line}, at block {block}: {what}; write it again")]
     BadPem {
         /// Which.
         file: MaterialFile,
+        /// The block that is open there, or the last one before, from 1.
+        block: usize,
+        /// Counted from 1.
+        line: usize,
         /// What is wrong with it, in our words.
         what: &'static str,
+    },
+    /// A PEM block of a label that is not read here and may hold what would be missed.
+    #[error("{file}: PEM block {block} (line {line}) cannot be used, its label is {label}: {remedy}")]
+    PemLabel {
+        /// Which.
+        file: MaterialFile,
+        /// Counted from 1.
+        block: usize,
+        /// The line of its BEGIN, from 1.
+        line: usize,
+        /// One that is known, or words for one that is not.
+        label: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// More PEM blocks than any file of the material has.
+    #[error("{file} holds more than {limit} PEM blocks: leave the certificates that are needed")]
+    TooManyBlocks {
+        /// Which.
+        file: MaterialFile,
+        /// Blocks.
+        limit: usize,
     },
     /// DER where PEM is asked for.
     #[error(
@@ -188,7 +214,7 @@ pub enum LoadError {
     EncryptedKey(MaterialFile),
     /// A key of a kind that TLS here cannot use.
     #[error(
-        "{0} holds a key that cannot be used: make it RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519"
+        "{0} holds a key that cannot be used: make it ECDSA on P-256 or P-384, or RSA of 2048 to 8192 bits"
     )]
     UnusableKey(MaterialFile),
     /// A certificate that is no X.509 v3 certificate.
@@ -325,9 +351,7 @@ pub enum LoadError {
         missing: &'static str,
     },
     /// A key that can be broken.
-    #[error(
-        "{file}: the leaf's key is {what}: use RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, or Ed25519"
-    )]
+    #[error("{file}: the leaf's key is {what}: use ECDSA on P-256 or P-384, or RSA of 2048 bits or more")]
     WeakKey {
         /// Which.
         file: MaterialFile,

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::lists::Seen;
-use super::pem::{blocks, is_encrypted};
+use super::pem::blocks;
 use super::source::Snapshot;
 use crate::error::{LoadError, MaterialFile, Part};
 use crate::verify::{Anchor, CertificateFacts, Lists};
@@ -102,9 +102,6 @@ pub(super) fn private_key(
     bytes: &[u8],
     provider: &CryptoProvider,
 ) -> Result<Arc<dyn SigningKey>, LoadError> {
-    if is_encrypted(bytes) {
-        return Err(LoadError::EncryptedKey(file.clone()));
-    }
     let mut keys: Vec<_> =
         blocks(file, bytes)?.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der)).collect();
     let key = keys.pop().ok_or_else(|| LoadError::NoKey(file.clone()))?;

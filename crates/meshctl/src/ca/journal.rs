@@ -175,9 +175,7 @@ impl Lock {
     /// When another process has it, or the folder cannot be written.
     pub fn take(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join(format!(".{NAME}.lock"));
-        let file = File::create(&path).with_context(|| {
-            format!("could not write {}; run this as the owner of the cluster's folder", path.display())
-        })?;
+        let file = folder::open_or_make(&path).context("run this as the owner of the cluster's folder, or as root")?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => {

@@ -7,14 +7,15 @@
 //! 2. Flat, as people keep them: each file is replaced by a rename. The key goes first, the leaf last: programs that look
 //!    at one file for changes look at the leaf, and by then its key is there. Whoever reads between the two sees a key that
 //!    does not fit, which internaltls takes for what it is and reads again.
-//! 3. A file keeps the mode and, where we may, the owner of the one it replaces.
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+//! 3. What is replaced keeps its owner, group and mode, and what is new is its folder's owner's: [`dir`](super::dir) sees to it.
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
 use time::OffsetDateTime;
+
+use super::dir::{Dir, cannot_read, cannot_write, most};
 
 const LINK: &str = "..data";
 
@@ -44,17 +45,24 @@ impl NewFile {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    fn os_name(&self) -> &OsStr {
+        OsStr::new(&self.name)
+    }
 }
 
-/// Makes `path`, and what is missing above it, for its owner alone.
+/// Makes `path`, and what is missing above it, for the owner of the folder that is there, alone.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn create_private(path: &Path) -> anyhow::Result<()> {
     let missing: Vec<_> = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
     for folder in missing.iter().rev() {
-        fs::DirBuilder::new().mode(0o700).create(folder).with_context(|| cannot_write(folder))?;
-        sync(parent(folder))?;
+        let above = Dir::open(parent(folder))?;
+        if above.make(name(folder)?, None)?.is_none() {
+            bail!("{} is a link that leads nowhere; remove it, or make the folder it leads to", folder.display());
+        }
+        above.sync()?;
     }
     Ok(())
 }
@@ -64,10 +72,11 @@ pub fn create_private(path: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// When one exists, or cannot be written.
 pub fn write_flat(folder: &Path, files: &[NewFile]) -> anyhow::Result<()> {
+    let dir = Dir::open(folder)?;
     for file in files {
-        write_new(&folder.join(&file.name), file, None)?;
+        dir.write(file.os_name(), &file.bytes, file.mode, None)?;
     }
-    sync(folder)
+    dir.sync()
 }
 
 /// Makes a versioned folder of files; it must not exist yet. It is made aside and appears whole.
@@ -78,15 +87,18 @@ pub fn create_versioned(folder: &Path, files: &[NewFile], now: OffsetDateTime) -
     create_private(parent(folder))?;
     let aside = aside(folder);
     let _ = fs::remove_dir_all(&aside);
-    fs::DirBuilder::new().mode(0o700).create(&aside).with_context(|| cannot_write(&aside))?;
-    let version = write_version(&aside, files, now, None)?;
-    symlink(&version, aside.join(LINK)).with_context(|| cannot_write(&aside))?;
+    let above = Dir::open(parent(folder))?;
+    let dir = above.make(name(&aside)?, None)?.with_context(|| cannot_write(&aside))?;
+    let (version, new) = fresh_version(&dir, folder, None, now)?;
     for file in files {
-        symlink(Path::new(LINK).join(&file.name), aside.join(&file.name)).with_context(|| cannot_write(&aside))?;
+        new.write(file.os_name(), &file.bytes, file.mode, None)?;
+        dir.link(&Path::new(LINK).join(&file.name), file.os_name(), None)?;
     }
-    sync(&aside)?;
+    new.sync()?;
+    dir.link(&version, OsStr::new(LINK), None)?;
+    dir.sync()?;
     fs::rename(&aside, folder).with_context(|| cannot_write(folder))?;
-    sync(parent(folder))
+    above.sync()
 }
 
 fn aside(folder: &Path) -> PathBuf {
@@ -102,8 +114,17 @@ pub fn link(link: &Path, folder: &Path) -> anyhow::Result<()> {
     if fs::read_link(link).is_ok_and(|leads_to| leads_to == folder) {
         return Ok(());
     }
-    symlink(folder, link).with_context(|| cannot_write(link))?;
-    sync(parent(link))
+    let dir = Dir::open(parent(link))?;
+    dir.link(folder, name(link)?, None)?;
+    dir.sync()
+}
+
+/// The file at `path`, open to write; made empty for its folder's owner alone where there is none.
+///
+/// # Errors
+/// When it cannot be opened or made.
+pub fn open_or_make(path: &Path) -> anyhow::Result<File> {
+    Dir::open(parent(path))?.open_or_make(name(path)?)
 }
 
 /// Where `folder` is: there, or where a link of its name leads to.
@@ -123,72 +144,53 @@ pub fn is_versioned(folder: &Path) -> bool {
 /// # Errors
 /// When something cannot be written; a versioned folder is then as it was.
 pub fn replace(folder: &Path, files: Vec<NewFile>, now: OffsetDateTime) -> anyhow::Result<()> {
-    if is_versioned(folder) { replace_version(folder, files, now) } else { replace_flat(folder, &files) }
+    if is_versioned(folder) { replace_version(folder, &files, now) } else { replace_flat(folder, &files) }
 }
 
-fn replace_version(folder: &Path, mut files: Vec<NewFile>, now: OffsetDateTime) -> anyhow::Result<()> {
-    let before = fs::read_link(folder.join(LINK)).with_context(|| cannot_read(folder))?;
-    carry_over(&folder.join(&before), &mut files)?;
-    let version = write_version(folder, &files, now, Some(&folder.join(&before)))?;
-    swap(folder, &version)?;
+fn replace_version(folder: &Path, files: &[NewFile], now: OffsetDateTime) -> anyhow::Result<()> {
+    let dir = Dir::open(folder)?;
+    let before = dir.target(OsStr::new(LINK)).with_context(|| cannot_read(&folder.join(LINK)))?;
+    let [Component::Normal(within)] = before.components().collect::<Vec<_>>()[..] else {
+        bail!("{} leads to {}, which is not in its folder; replace the files where they are", folder.join(LINK).display(), before.display());
+    };
+    let old = dir.sub(within)?;
+    let (version, new) = fresh_version(&dir, folder, Some(&old), now)?;
+    for file in files {
+        let like = old.access_of(file.os_name()).filter(|_| old.target(file.os_name()).is_none());
+        new.write(file.os_name(), &file.bytes, file.mode, like.map(|like| like.at_most(most(&file.bytes))))?;
+    }
+    // What is not replaced (the CA bundle, whatever an operator added) goes along.
+    for name in old.names()?.iter().filter(|name| files.iter().all(|file| file.os_name() != *name)) {
+        old.carry(name, &new)?;
+    }
+    new.sync()?;
+    dir.sync()?;
+    swap(&dir, &version)?;
     remove_versions_but(folder, &[&version, &before])
 }
 
 /// The one moment of change.
-fn swap(folder: &Path, version: &Path) -> anyhow::Result<()> {
-    let fresh = folder.join("..data_tmp");
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(|| cannot_write(&fresh)),
-        _ => {}
-    }
-    symlink(version, &fresh).with_context(|| cannot_write(&fresh))?;
-    fs::rename(&fresh, folder.join(LINK)).with_context(|| cannot_write(folder))?;
-    sync(folder)
+fn swap(dir: &Dir, version: &Path) -> anyhow::Result<()> {
+    let (fresh, link) = (OsStr::new("..data_tmp"), OsStr::new(LINK));
+    dir.remove(fresh)?;
+    dir.link(version, fresh, dir.access_of(link))?;
+    dir.rename(fresh, link)?;
+    dir.sync()
 }
 
-/// What is not replaced (the CA bundle, whatever an operator added) goes along to the new version.
-fn carry_over(version: &Path, files: &mut Vec<NewFile>) -> anyhow::Result<()> {
-    for entry in fs::read_dir(version).with_context(|| cannot_read(version))? {
-        let entry = entry.with_context(|| cannot_read(version))?;
-        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        if entry.path().is_file() && files.iter().all(|file| file.name != name) {
-            let bytes = fs::read(entry.path()).with_context(|| cannot_read(&entry.path()))?;
-            files.push(NewFile { name, bytes, mode: 0o600 });
-        }
-    }
-    Ok(())
-}
-
-/// Writes a version folder, with modes and owners of the version before it, if any.
-fn write_version(
-    folder: &Path,
-    files: &[NewFile],
-    now: OffsetDateTime,
-    before: Option<&Path>,
-) -> anyhow::Result<PathBuf> {
-    let version = fresh_version(folder, now)?;
-    let new = folder.join(&version);
-    for file in files {
-        let like = before.map(|before| before.join(&file.name));
-        write_new(&new.join(&file.name), file, like.as_deref())?;
-    }
-    sync(&new)?;
-    sync(folder)?;
-    Ok(version)
-}
-
-fn fresh_version(folder: &Path, now: OffsetDateTime) -> anyhow::Result<PathBuf> {
+/// A folder for the next version, like the one before it.
+fn fresh_version(dir: &Dir, path: &Path, before: Option<&Dir>, now: OffsetDateTime) -> anyhow::Result<(PathBuf, Dir)> {
     let format =
         time::macros::format_description!("..[year]-[month]-[day]T[hour]-[minute]-[second].[subsecond digits:6]Z");
     let stem = now.to_offset(time::UtcOffset::UTC).format(format)?;
+    let like = before.map(Dir::access).transpose()?.map(|access| access.at_most(0o2755));
     for attempt in 0..1_000 {
         let name = PathBuf::from(if attempt == 0 { stem.clone() } else { format!("{stem}.{attempt}") });
-        match fs::DirBuilder::new().mode(0o700).create(folder.join(&name)) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| name).with_context(|| cannot_write(folder)),
+        if let Some(made) = dir.make(name.as_os_str(), like)? {
+            return Ok((name, made));
         }
     }
-    bail!("{} holds a thousand versions of this moment; remove what is left over there", folder.display())
+    bail!("{} holds a thousand versions of this moment; remove what is left over there", path.display())
 }
 
 fn remove_versions_but(folder: &Path, kept: &[&Path]) -> anyhow::Result<()> {
@@ -204,44 +206,16 @@ fn remove_versions_but(folder: &Path, kept: &[&Path]) -> anyhow::Result<()> {
 }
 
 fn replace_flat(folder: &Path, files: &[NewFile]) -> anyhow::Result<()> {
+    let dir = Dir::open(folder)?;
     for file in files {
-        let (fresh, path) = (folder.join(format!(".{}.new", file.name)), folder.join(&file.name));
-        let _ = fs::remove_file(&fresh);
-        write_new(&fresh, file, Some(&path))?;
-        fs::rename(&fresh, &path).with_context(|| cannot_write(&path))?;
-        sync(folder)?;
+        let fresh = format!(".{}.new", file.name);
+        let like = dir.access_through(file.os_name()).map(|like| like.at_most(most(&file.bytes)));
+        dir.remove(OsStr::new(&fresh))?;
+        dir.write(OsStr::new(&fresh), &file.bytes, file.mode, like)?;
+        dir.rename(OsStr::new(&fresh), file.os_name())?;
+        dir.sync()?;
     }
     Ok(())
-}
-
-/// Mode and owner of the file replaced; never writable by others, a key never readable by all, and an owner only where we
-/// may give it away. By the open file: whoever owns the folder could put a link to another file in the place of the name.
-fn adopt(before: &Path, after: &File, secret: bool) -> std::io::Result<()> {
-    let Ok(old) = fs::metadata(before) else { return Ok(()) };
-    let _ = std::os::unix::fs::fchown(after, Some(old.uid()), Some(old.gid()));
-    let most = if secret { 0o740 } else { 0o755 };
-    after.set_permissions(Permissions::from_mode(old.mode() & most))
-}
-
-/// Writes a file that is not there yet, with mode and owner of the one that it will replace, if any.
-fn write_new(path: &Path, file: &NewFile, like: Option<&Path>) -> anyhow::Result<()> {
-    let mut opened = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(file.mode)
-        .open(path)
-        .with_context(|| cannot_write(path))?;
-    opened.write_all(&file.bytes).with_context(|| cannot_write(path))?;
-    if let Some(before) = like {
-        adopt(before, &opened, is_secret(&file.bytes)).with_context(|| cannot_write(path))?;
-    }
-    opened.sync_all().with_context(|| cannot_write(path))
-}
-
-/// By what is in it, whatever its name.
-fn is_secret(bytes: &[u8]) -> bool {
-    let mark = b"PRIVATE KEY";
-    bytes.windows(mark.len()).any(|text| text == mark)
 }
 
 pub(crate) fn sync(folder: &Path) -> anyhow::Result<()> {
@@ -257,10 +231,6 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-fn cannot_write(path: &Path) -> String {
-    format!("could not write {}; check that its folder is yours and the disk has room", path.display())
-}
-
-fn cannot_read(path: &Path) -> String {
-    format!("could not read {}; check that it exists and is yours", path.display())
+fn name(path: &Path) -> anyhow::Result<&OsStr> {
+    path.file_name().with_context(|| format!("{} names no file or folder of its own", path.display()))
 }

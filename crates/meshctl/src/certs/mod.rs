@@ -6,9 +6,10 @@
 //! 3. A reader sees an old pair or a new one: a versioned folder is replaced by one rename of one symlink.
 //! 4. Nothing is overwritten by `init`; everything is on disk (files and folders synced) before it is named.
 //!
-//! Parts: [`authority`] signs; [`folder`] writes; [`mod@init`] and [`renew`] are the commands on both; [`check`] reads.
+//! Parts: [`authority`] signs; [`folder`] writes, by [`dir`](mod@dir), which sees to whose files they are; [`mod@init`] and [`renew`] are the commands on both; [`check`] reads.
 pub mod authority;
 pub mod check;
+pub(crate) mod dir;
 pub mod folder;
 pub mod init;
 pub mod renew;
