@@ -3,6 +3,8 @@ pub(crate) mod issue;
 
 mod alarm;
 mod crls;
+mod files;
 mod follow;
 mod handshakes;
 mod loading;
+mod replaced;
