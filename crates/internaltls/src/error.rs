@@ -118,6 +118,22 @@ pub enum LoadError {
     /// A path leads to a folder.
     #[error("{0} is a folder: name the file in it")]
     Folder(MaterialFile),
+    /// A path leads to a FIFO, a socket or a device.
+    #[error("{file} is a {kind}, not a regular file: put the file itself there")]
+    NotRegular {
+        /// Which.
+        file: MaterialFile,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// The file system does not answer.
+    #[error("{file} has not answered since {}: a hung mount? mount it anew, or let the setting name a file elsewhere", rfc3339(*.since))]
+    Hangs {
+        /// Which.
+        file: MaterialFile,
+        /// Since when it has been waited for.
+        since: SystemTime,
+    },
     /// A file has no bytes.
     #[error("{0} is empty: write it again")]
     Empty(MaterialFile),
@@ -148,6 +164,16 @@ pub enum LoadError {
         /// The key.
         file: MaterialFile,
         /// The file or its folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A trusted file can be replaced by others.
+    #[error("{file}: {} can be written by everybody (mode {:04o}), who could replace the file: run `chmod go-w {}`", .path.display(), .mode & 0o7777, .path.display())]
+    Writable {
+        /// Which.
+        file: MaterialFile,
+        /// The file, or a folder on the way to it.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,

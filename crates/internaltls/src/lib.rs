@@ -70,10 +70,11 @@ pub use connections::{ConnectionStatus, PeerInfo, Registry};
 pub use edge::Edge;
 pub use error::LoadError;
 pub use identity::{Identity, NodeId, Role, TrustDomain};
-pub use material::inspect;
 pub use material::{
-    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus, WatchState, WatchStatus,
+    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, LookStatus, MaterialStatus, ReloadStatus, WatchState,
+    WatchStatus,
 };
+pub use material::{inspect, trusted};
 pub use mesh::{Mesh, MeshStatus, OpenError};
 pub use policy::Policy;
 pub use server::{BindError, PolicedServer, ServeError, Server, ServerBuilder, Threads};

@@ -3,11 +3,13 @@
 //! 1. Numbers are worked out when somebody asks, from the status of that moment. A gauge set when material was published
 //!    would tell the days that were left then.
 //! 2. A revocation list is told of in the log twice: once when it is late, once when it is too old.
+//! 3. Whoever looks at the files is watched himself: when the last look is older than three polls, that is an alarm. It is judged
+//!    by the ticker, which reads no file and waits for nobody who does.
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::status::{CrlStatus, MaterialStatus, WatchState};
+use super::status::{CrlStatus, LookStatus, MaterialStatus, WatchState};
 use super::store::Store;
 use crate::clock::rfc3339;
 use crate::telemetry::{Reading, Telemetry};
@@ -50,6 +52,16 @@ fn readings(material: &'static str, status: &MaterialStatus, now: SystemTime) ->
             "internaltls_watch_failed",
             "1 while the kernel refuses to watch a folder of the material, so that the poll alone sees changes",
             flag(status.watch.state == WatchState::Failed),
+        ),
+        of(
+            "internaltls_look_age_seconds",
+            "Seconds since a look at the files last ended, whatever it found",
+            status.look.age_seconds as f64,
+        ),
+        of(
+            "internaltls_look_overdue",
+            "1 while the last look at the files is older than three polls: nobody looks at them any more",
+            flag(status.look.overdue),
         ),
     ];
     all.extend(certificates(material, status, now));
@@ -114,9 +126,124 @@ fn say(material: &'static str, issuer: &str, due: SystemTime, state: &'static st
     }
 }
 
+/// After so many polls without a look nobody looks any more.
+const POLLS: u32 = 3;
+
+/// Which files a look is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looker {
+    /// Leaf, key and CAs.
+    Pair,
+    /// CRLs, distrust list and policy.
+    Lists,
+}
+
+/// When each look last ended.
+#[derive(Debug)]
+pub(super) struct LookAlarm {
+    poll: Duration,
+    pair: Mutex<Look>,
+    lists: Mutex<Look>,
+}
+
+/// By a clock that cannot be set.
+#[derive(Debug)]
+struct Look {
+    ended: Instant,
+    /// Whether it has been said that it is overdue.
+    said: bool,
+}
+
+/// What is to be said of a look.
+#[derive(Debug, PartialEq, Eq)]
+enum Say {
+    Overdue,
+    Again,
+}
+
+impl Look {
+    fn is_overdue(&self, poll: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.ended) > poll.saturating_mul(POLLS)
+    }
+
+    fn judge(&mut self, poll: Duration, now: Instant) -> Option<Say> {
+        let overdue = self.is_overdue(poll, now);
+        match (std::mem::replace(&mut self.said, overdue), overdue) {
+            (false, true) => Some(Say::Overdue),
+            (true, false) => Some(Say::Again),
+            _ => None,
+        }
+    }
+}
+
+impl LookAlarm {
+    /// All files were looked at just now.
+    pub(super) fn new(poll: Duration, now: Instant) -> Self {
+        let look = || Mutex::new(Look { ended: now, said: false });
+        Self { poll, pair: look(), lists: look() }
+    }
+
+    /// A look ended, however.
+    pub(super) fn ended(&self, looker: Looker, now: Instant) {
+        self.of(looker).lock().unwrap_or_else(PoisonError::into_inner).ended = now;
+    }
+
+    pub(super) fn status(&self, now: Instant) -> LookStatus {
+        let of = |looker| {
+            let look = self.of(looker).lock().unwrap_or_else(PoisonError::into_inner);
+            (now.saturating_duration_since(look.ended).as_secs(), look.is_overdue(self.poll, now))
+        };
+        let (pair, lists) = (of(Looker::Pair), of(Looker::Lists));
+        LookStatus { age_seconds: pair.0.max(lists.0), overdue: pair.1 || lists.1 }
+    }
+
+    /// Says what is new.
+    pub(super) fn look(&self, material: &'static str, now: Instant) {
+        for (looker, files) in [(Looker::Pair, "leaf, key and CAs"), (Looker::Lists, "CRLs, distrust list and policy")]
+        {
+            let say = self.of(looker).lock().unwrap_or_else(PoisonError::into_inner).judge(self.poll, now);
+            match say {
+                Some(Say::Overdue) => {
+                    let polls = POLLS;
+                    tracing::error!(
+                        material,
+                        files,
+                        polls,
+                        "the files have not been looked at for so many polls: changes are not seen; restart the process, and report this"
+                    );
+                }
+                Some(Say::Again) => tracing::info!(material, files, "the files are looked at again"),
+                None => {}
+            }
+        }
+    }
+
+    fn of(&self, looker: Looker) -> &Mutex<Look> {
+        match looker {
+            Looker::Pair => &self.pair,
+            Looker::Lists => &self.lists,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn invariant_9_tells_of_overdue_look_once() {
+        let (begin, poll) = (Instant::now(), Duration::from_secs(30));
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let alarm = LookAlarm::new(poll, begin);
+        assert_eq!(alarm.status(at(90)), LookStatus { age_seconds: 90, overdue: false });
+        alarm.ended(Looker::Lists, at(80));
+        assert_eq!(alarm.status(at(91)), LookStatus { age_seconds: 91, overdue: true }, "the pair alone");
+        let mut look = Look { ended: begin, said: false };
+        let said: Vec<_> = [90, 91, 92].map(|seconds| look.judge(poll, at(seconds))).into_iter().flatten().collect();
+        assert_eq!(said, [Say::Overdue]);
+        look.ended = at(100);
+        assert_eq!([look.judge(poll, at(101)), look.judge(poll, at(102))], [Some(Say::Again), None]);
+    }
 
     #[test]
     fn what_is_left_goes_below_zero() {

@@ -2,15 +2,16 @@
 //!
 //! 1. It names the candidate by the hash of its content, so that nothing else is published by it.
 //! 2. It is good once: it is removed before what it names is published. One that cannot be removed is not heeded.
-//! 3. Whoever can write it speaks for the operator: it is refused where others than its owner can write it or its folder,
-//!    where its owner is neither us nor root, and where it is a link.
+//! 3. Whoever can write it speaks for the operator: it is judged as a key is, with the way to it. It is refused as well where its
+//!    owner is neither us nor root, and where it is a link.
 //! 4. It silences peers. No check of key, chain, name or validity is skipped, and nothing on the network can do this.
-use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::source::replaceable;
+use super::permissions::{Object, Offence};
+use super::reader;
+use super::trusted::{self, FileError, unanswered_at};
 
 /// A hash and some comments come nowhere near this.
 const LIMIT: u64 = 4096;
@@ -33,6 +34,8 @@ pub(super) enum ForceError {
     NoHash(PathBuf),
     #[error("{} names {}, which is not what is held back", .path.display(), hex(.named))]
     Other { path: PathBuf, named: ContentHash },
+    #[error("it cannot be told whether an operator has a word")]
+    File(#[from] FileError),
     #[error("{} cannot be removed, and it is good only once: let internaltls.reload.forcePath lie in a folder that this process can write", .path.display())]
     Stays { path: PathBuf, source: io::Error },
 }
@@ -52,8 +55,14 @@ impl Force {
         &self.path
     }
 
-    /// Uses up the word for this candidate. Whether there was one. Blocks.
+    /// Uses up the word for this candidate. Whether there was one. Blocks, for a bounded time where the file system is silent.
     pub(super) fn take(&self, candidate: &ContentHash) -> Result<bool, ForceError> {
+        let (force, candidate) = (self.clone(), *candidate);
+        let taken = reader::call(&self.path, move || force.take_here(&candidate));
+        taken.map_err(|none| unanswered_at(&self.path, none))?
+    }
+
+    fn take_here(&self, candidate: &ContentHash) -> Result<bool, ForceError> {
         let Some(named) = self.named()? else { return Ok(false) };
         if named != *candidate {
             return Err(ForceError::Other { path: self.path.clone(), named });
@@ -68,43 +77,31 @@ impl Force {
     }
 
     fn named(&self) -> Result<Option<ContentHash>, ForceError> {
-        let meta = match fs::symlink_metadata(&self.path) {
+        let path = || self.path.clone();
+        match fs::symlink_metadata(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|source| self.unreadable(source))?,
-        };
-        self.judge(&meta)?;
-        let text = self.read(&meta).map_err(|source| self.unreadable(source))?;
-        parse(&text).map_err(|()| ForceError::NoHash(self.path.clone()))
+            Err(source) => return Err(ForceError::Unreadable { path: path(), source }),
+            Ok(meta) if !meta.is_file() => return Err(ForceError::NotPlain(path())),
+            Ok(_) => {}
+        }
+        // A link that takes its place now leads to a file of ours or root's, or is refused all the same.
+        let mut opened = trusted::open(&self.path, Object::Order).map_err(|error| self.refused(error))?;
+        let bytes = opened.read(LIMIT).map_err(|error| self.refused(error))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| ForceError::NoHash(path()))?;
+        parse(text).map_err(|()| ForceError::NoHash(path()))
     }
 
-    fn judge(&self, meta: &Metadata) -> Result<(), ForceError> {
-        let path = self.path.clone();
-        if !meta.is_file() {
-            return Err(ForceError::NotPlain(path));
+    fn refused(&self, error: FileError) -> ForceError {
+        match error {
+            FileError::Replaceable { object: path, offence: Offence::ForeignOwner { uid: owner }, .. } => {
+                ForceError::Foreign { path, owner }
+            }
+            FileError::Replaceable { object: path, offence, .. } => ForceError::Writable { path, mode: offence.mode() },
+            FileError::NotRegular { path, .. } => ForceError::NotPlain(path),
+            FileError::Unreadable { path, source, .. } => ForceError::Unreadable { path, source },
+            FileError::TooLarge { path, .. } => ForceError::NoHash(path),
+            error => ForceError::File(error),
         }
-        if ![0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) {
-            return Err(ForceError::Foreign { path, owner: meta.uid() });
-        }
-        match replaceable(&self.path, meta).map_err(|source| self.unreadable(source))? {
-            Some((path, mode)) => Err(ForceError::Writable { path, mode }),
-            None => Ok(()),
-        }
-    }
-
-    /// The file that was judged, and no other that took its place.
-    fn read(&self, judged: &Metadata) -> io::Result<String> {
-        let file = File::open(&self.path)?;
-        let opened = file.metadata()?;
-        if (opened.dev(), opened.ino()) != (judged.dev(), judged.ino()) {
-            return Err(io::Error::other("it was replaced while it was read"));
-        }
-        let mut text = String::new();
-        file.take(LIMIT).read_to_string(&mut text)?;
-        Ok(text)
-    }
-
-    fn unreadable(&self, source: io::Error) -> ForceError {
-        ForceError::Unreadable { path: self.path.clone(), source }
     }
 }
 
@@ -225,6 +222,30 @@ mod tests {
         fs::remove_file(given.force.path()).unwrap();
         fs::create_dir(given.force.path()).unwrap();
         assert!(matches!(given.refused(), ForceError::NotPlain(_)));
+    }
+
+    #[test]
+    fn invariant_9_fifo_is_no_word() {
+        let given = Given::nothing();
+        let (path, mode) = (given.force.path(), rustix::fs::Mode::from_raw_mode(0o600));
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(matches!(given.refused(), ForceError::NotPlain(_)));
+        fs::remove_file(path).unwrap();
+        given.write(&"#".repeat(LIMIT as usize + 1));
+        assert!(matches!(given.refused(), ForceError::NoHash(_)));
+    }
+
+    #[test]
+    fn folders_on_the_way_count() {
+        let given = Given::nothing();
+        let deep = given.folder.path().join("a/b");
+        fs::create_dir_all(&deep).unwrap();
+        let force = Force::at(deep.join("reload-force"));
+        fs::write(force.path(), hex(&HASH)).unwrap();
+        given.mode(&given.folder.path().join("a"), 0o777);
+        assert!(matches!(force.take(&HASH), Err(ForceError::Writable { path, .. }) if path.ends_with("a")));
+        given.mode(&given.folder.path().join("a"), 0o1777);
+        assert!(force.take(&HASH).unwrap());
     }
 
     #[test]

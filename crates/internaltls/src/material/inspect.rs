@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 use super::check::{check, judge_facts};
 use super::generation::{Purpose, provider};
 use super::parse::{self, Parsed, parse};
+use super::permissions::Offence;
 use super::source::{Source, read_file};
 use super::status::Layout;
+use super::trusted::Warning;
 use crate::config::{EdgeConfig, EdgeMode, Files, MeshConfig, Security, TlsVersion};
 use crate::error::{LoadError, MaterialFile, Part};
 use crate::verify::CertificateFacts;
@@ -25,6 +27,8 @@ pub struct Inspection {
     pub layout: Option<Layout>,
     /// Keys that others than their owner may read, with their permission bits.
     pub readable_keys: Vec<(PathBuf, u32)>,
+    /// What else is wrong with the files or the folders on the way to them, and no reason to refuse them.
+    pub warnings: Vec<Warning>,
 }
 
 /// What a certificate says.
@@ -121,7 +125,10 @@ fn set(files: &Files, purpose: &Purpose, crl_grace: Duration, now: SystemTime) -
     let source = Source::of(files, purpose)?;
     let parsed: Parsed = parse(&source.read()?, &provider(), crl_grace)?;
     let checked = check(parsed, purpose, now)?;
+    let mut warnings = source.warnings();
+    warnings.retain(|warning| !matches!(warning.offence, Offence::Readable { .. }));
     Ok(Inspection {
+        warnings,
         leaf: CertificateSummary::of(&checked.server.facts),
         cas: checked.anchors.iter().map(|anchor| CertificateSummary::of(&anchor.facts)).collect(),
         layout: checked.layout,

@@ -24,14 +24,17 @@ mod lists;
 mod parse;
 mod peers;
 mod pem;
+mod permissions;
 mod policy_turn;
 mod prepare;
 mod published;
+mod reader;
 mod report;
 mod source;
 mod status;
 mod store;
 pub(crate) mod trial;
+pub mod trusted;
 mod turn;
 mod watch;
 
@@ -39,7 +42,8 @@ pub(crate) use force::Force;
 pub(crate) use generation::{Generation, Purpose};
 pub(crate) use peers::Connected;
 pub use status::{
-    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, MaterialStatus, ReloadStatus, WatchState, WatchStatus,
+    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, LookStatus, MaterialStatus, ReloadStatus, WatchState,
+    WatchStatus,
 };
 pub(crate) use store::{Reloaded, Store};
 

@@ -1,34 +1,69 @@
 //! The files, read whole and alike twice.
 //!
-//! 1. A set is taken only when two reads of all of it agree: a writer at work is waited out, not guessed at.
-//! 2. A key that others could replace is refused; one that others can read is warned of.
+//! 1. A set is taken only when two reads of all of it agree: a writer at work is waited out, not guessed at. The first of the two
+//!    keeps hashes alone, and a set that is the one in use is told by hashes alone: its key is read into no buffer but a small
+//!    one that is wiped.
+//! 2. Each file is read by [`trusted`](super::trusted): a regular file that nobody else can replace. Each is asked for by
+//!    itself ([`reader`](super::reader)), all at once: one that hangs fails the set after a bounded time, and no other set.
 //! 3. Every failure is its own error, with file, setting and remedy; none carries a byte of a file.
+//! 4. What is no reason to refuse is warned of when it is first seen, and again when it has been mended and comes back.
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::config::{EdgeMode, Files};
-use crate::error::{Access, LoadError, MaterialFile, Part};
-use crate::verify::sha256;
+use zeroize::Zeroize;
 
 use super::generation::Purpose;
+use super::permissions::{Object, Offence};
+use super::reader::{self, PATIENCE};
+use super::trusted::{self, FileError, Warning};
+use crate::config::{EdgeMode, Files};
+use crate::error::{LoadError, MaterialFile, Part};
+use crate::verify::sha256;
 
-/// No certificate, key or list of a mesh comes near this.
-const FILE_LIMIT: u64 = 1024 * 1024;
+/// Bytes that a file may have: no certificate, key, bundle, list of hashes or policy comes near this.
+const LIMIT: u64 = 1024 * 1024;
+/// Public CAs publish CRLs of 10 MB and more; some 40 bytes an entry.
+const CRL_LIMIT: u64 = 64 * LIMIT;
 const READS: usize = 6;
 /// Between two reads of the set.
 const PAUSE: Duration = Duration::from_millis(5);
-const WRITABLE_BY_OTHERS: u32 = 0o022;
-const READABLE_BY_OTHERS: u32 = 0o044;
-/// In a folder with this bit only a file's owner can replace it. Secret volumes of Kubernetes have it.
-const STICKY: u32 = 0o1000;
 
-/// The bytes of a file. They may be a key's: never shown.
-#[derive(Clone, PartialEq, Eq)]
+/// How many bytes a file may have.
+pub(super) const fn limit(part: Part) -> u64 {
+    match part {
+        Part::Crl => CRL_LIMIT,
+        Part::Certificate
+        | Part::Key
+        | Part::Ca
+        | Part::ClientCertificate
+        | Part::ClientKey
+        | Part::Distrust
+        | Part::Policy => LIMIT,
+    }
+}
+
+/// The bytes of a file. They may be a key's: never shown, and wiped when they are dropped.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Bytes(pub(super) Vec<u8>);
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +72,7 @@ impl fmt::Debug for Bytes {
 }
 
 /// What was on disk at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Snapshot {
     pub(super) files: Vec<(MaterialFile, Bytes)>,
 }
@@ -53,12 +88,8 @@ impl Snapshot {
 
     /// The same content has the same hash, wherever it lies.
     pub(super) fn content(&self) -> Content {
-        let hash = |lists| {
-            let files = self.files.iter().filter(|(file, _)| is_list(file.part) == lists);
-            let parts = files.flat_map(|(file, bytes)| [vec![file.part as u8], sha256(&bytes.0).to_vec()]);
-            sha256(&parts.flatten().collect::<Vec<_>>())
-        };
-        Content { pair: hash(false), lists: hash(true) }
+        let hashes: Vec<_> = self.files.iter().map(|(file, bytes)| (file.part, sha256(&bytes.0))).collect();
+        Content::of(&hashes)
     }
 }
 
@@ -69,6 +100,17 @@ pub(super) struct Content {
     pub(super) lists: [u8; 32],
 }
 
+impl Content {
+    fn of(files: &[(Part, [u8; 32])]) -> Self {
+        let hash = |lists| {
+            let files = files.iter().filter(|(part, _)| is_list(*part) == lists);
+            let parts = files.flat_map(|(part, hash)| std::iter::once(*part as u8).chain(*hash));
+            sha256(&parts.collect::<Vec<_>>())
+        };
+        Self { pair: hash(false), lists: hash(true) }
+    }
+}
+
 fn is_list(part: Part) -> bool {
     matches!(part, Part::Crl | Part::Distrust)
 }
@@ -77,7 +119,12 @@ fn is_list(part: Part) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     files: Vec<MaterialFile>,
+    warned: Warned,
 }
+
+/// What is wrong with each file and has been warned of. Sets that are parts of one another share it.
+#[derive(Debug, Clone, Default)]
+struct Warned(Arc<Mutex<BTreeMap<PathBuf, BTreeSet<Warning>>>>);
 
 impl Source {
     pub(super) fn of(files: &Files, purpose: &Purpose) -> Result<Self, LoadError> {
@@ -98,22 +145,24 @@ impl Source {
         ];
         let named = [(Part::Certificate, Some(&files.cert)), (Part::Key, Some(&files.key))].into_iter().chain(optional);
         let files = named.filter_map(|(part, path)| path.map(|path| MaterialFile { part, path: path.clone(), edge }));
-        Ok(Self { files: files.collect() })
+        Ok(Self { files: files.collect(), warned: Warned::default() })
     }
 
     pub(super) fn of_policy(path: &Path) -> Self {
-        Self { files: vec![MaterialFile { part: Part::Policy, path: path.to_owned(), edge: false }] }
+        let file = MaterialFile { part: Part::Policy, path: path.to_owned(), edge: false };
+        Self { files: vec![file], warned: Warned::default() }
     }
 
     /// Leaf, key and CAs, without what revokes.
     pub(super) fn pair(&self) -> Self {
-        Self { files: self.files.iter().filter(|file| !is_list(file.part)).cloned().collect() }
+        let files = self.files.iter().filter(|file| !is_list(file.part)).cloned().collect();
+        Self { files, warned: self.warned.clone() }
     }
 
     /// The CRLs and the distrust list alone; `None` where there are none.
     pub(super) fn lists(&self) -> Option<Self> {
         let files: Vec<_> = self.files.iter().filter(|file| is_list(file.part)).cloned().collect();
-        (!files.is_empty()).then_some(Self { files })
+        (!files.is_empty()).then_some(Self { files, warned: self.warned.clone() })
     }
 
     /// The file of a part, where one is configured.
@@ -129,56 +178,172 @@ impl Source {
         })
     }
 
-    /// Every path whose change matters, folders of CRLs with their entries.
+    /// Every path that is read, as configured.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
-        let within = |file: &MaterialFile| match entries(&file.path) {
-            Ok(entries) if file.part == Part::Crl => entries,
-            _ => Vec::new(),
-        };
-        self.files.iter().flat_map(|file| std::iter::once(file.path.clone()).chain(within(file))).collect()
+        self.files.iter().map(|file| file.path.clone()).collect()
     }
 
-    /// Reads until two reads agree. Blocks.
+    /// Reads until two reads agree. Blocks, for as long as [`PATIENCE`] at most where a file system does not answer.
     pub(super) fn read(&self) -> Result<Snapshot, LoadError> {
-        let read = || self.read_once();
-        #[expect(clippy::disallowed_methods, reason = "two reads must lie apart in time; this thread may block")]
-        let pause = || std::thread::sleep(PAUSE);
+        let read = |reads| self.take(if reads == 0 { Keep::Hashes } else { Keep::Bytes });
+        let taken = self.stable(read)?;
+        self.warned.see(&self.files, &taken);
+        let files = taken.into_iter().map(|taken| (taken.file, taken.bytes.unwrap_or_default()));
+        Ok(Snapshot { files: files.collect() })
+    }
+
+    /// The content of what is on disk, by hashes alone. Blocks, as [`Source::read`] does.
+    pub(super) fn content(&self) -> Result<Content, LoadError> {
+        let taken = self.stable(|_| self.take(Keep::Hashes))?;
+        self.warned.see(&self.files, &taken);
+        Ok(Content::of(&taken.iter().map(|taken| (taken.file.part, taken.sha256)).collect::<Vec<_>>()))
+    }
+
+    /// Reads what can be read, until two reads agree, and tells what cannot. Blocks, as [`Source::read`] does.
+    pub(super) fn read_each(&self) -> (Snapshot, Vec<LoadError>) {
+        let read = |reads| {
+            let each = self.take_each(if reads == 0 { Keep::Hashes } else { Keep::Bytes });
+            let (mut taken, mut errors) = (Vec::new(), Vec::new());
+            for one in each {
+                match one {
+                    Ok(one) => taken.push(one),
+                    Err(error) => errors.push(error),
+                }
+            }
+            Ok(Each { taken, errors })
+        };
+        match stable(READS, read, pause) {
+            Ok(Some(Each { taken, errors })) => {
+                self.warned.see(&self.files, &taken);
+                let files = taken.into_iter().map(|taken| (taken.file, taken.bytes.unwrap_or_default()));
+                (Snapshot { files: files.collect() }, errors)
+            }
+            Ok(None) => (Snapshot::default(), vec![LoadError::Changing(self.first())]),
+            Err(error) => (Snapshot::default(), vec![error]),
+        }
+    }
+
+    fn stable(&self, read: impl FnMut(usize) -> Result<Vec<Taken>, LoadError>) -> Result<Vec<Taken>, LoadError> {
         stable(READS, read, pause)?.ok_or_else(|| LoadError::Changing(self.first()))
     }
 
-    fn read_once(&self) -> Result<Snapshot, LoadError> {
-        let mut files = Vec::new();
-        for file in &self.files {
-            for file in expand(file)? {
-                let bytes = read_file(&file)?;
-                files.push((file, Bytes(bytes)));
-            }
-        }
-        Ok(Snapshot { files })
+    fn take(&self, keep: Keep) -> Result<Vec<Taken>, LoadError> {
+        self.take_each(keep).into_iter().collect()
     }
 
-    /// What may not be but works: said once a generation.
-    pub(super) fn readable_keys(&self) -> Vec<(MaterialFile, u32)> {
-        let keys = self.files.iter().filter(|file| is_key(file.part));
-        let mode = |file: &MaterialFile| fs::metadata(&file.path).ok().map(|meta| meta.mode());
-        keys.filter_map(|file| mode(file).map(|mode| (file.clone(), mode)))
-            .filter(|(_, mode)| mode & READABLE_BY_OTHERS != 0)
-            .collect()
+    /// Asks for all files at once, so that those that hang are waited for together.
+    fn take_each(&self, keep: Keep) -> Vec<Result<Taken, LoadError>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut asked = Vec::new();
+        for file in &self.files {
+            let of = file.clone();
+            asked.push((file, reader::ask(&file.path, move || take(&of, keep))));
+        }
+        let mut all = Vec::new();
+        for (file, asked) in asked {
+            match asked.wait(deadline) {
+                Ok(taken) => all.extend(taken),
+                Err(none) => all.push(Err(of(file, trusted::unanswered_at(&file.path, none)))),
+            }
+        }
+        all
     }
+
+    /// What is wrong with the files and no reason to refuse them, as of the last read.
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        self.warned.all()
+    }
+
+    /// The keys among them that others can read, with their modes.
+    pub(super) fn readable_keys(&self) -> Vec<(MaterialFile, u32)> {
+        let warnings = self.warned.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mode = |file: &MaterialFile| {
+            warnings.get(&file.path)?.iter().find_map(|warning| match warning.offence {
+                Offence::Readable { mode } => Some(mode),
+                _ => None,
+            })
+        };
+        let keys = self.files.iter().filter(|file| is_key(file.part));
+        keys.filter_map(|file| mode(file).map(|mode| (file.clone(), mode))).collect()
+    }
+}
+
+impl Warned {
+    /// Logs what is new.
+    fn see(&self, files: &[MaterialFile], taken: &[Taken]) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for file in files {
+            let of_file = taken.iter().filter(|taken| taken.configured == file.path);
+            let now: BTreeSet<Warning> = of_file.flat_map(|taken| taken.warnings.iter().cloned()).collect();
+            // One folder of all files is one warning.
+            for warning in now.iter().filter(|new| !seen.values().any(|known| known.contains(new))) {
+                tracing::warn!(%file, %warning, "others than this process' user and root may have a hand in a trusted file");
+            }
+            seen.insert(file.path.clone(), now);
+        }
+    }
+
+    fn all(&self) -> Vec<Warning> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: BTreeSet<_> = seen.values().flatten().cloned().collect();
+        all.into_iter().collect()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Hashes,
+    Bytes,
+}
+
+/// One file, as it was read.
+struct Taken {
+    file: MaterialFile,
+    /// The path by which it was found: its own, or its folder's.
+    configured: PathBuf,
+    sha256: [u8; 32],
+    bytes: Option<Bytes>,
+    warnings: Vec<Warning>,
+}
+
+impl PartialEq for Taken {
+    /// Whether both are the same content; bytes need not have been kept of either.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.file, self.sha256) == (&other.file, other.sha256)
+    }
+}
+
+/// What can be read, and what cannot.
+struct Each {
+    taken: Vec<Taken>,
+    errors: Vec<LoadError>,
+}
+
+impl PartialEq for Each {
+    fn eq(&self, other: &Self) -> bool {
+        let texts = |each: &Self| each.errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        self.taken == other.taken && texts(self) == texts(other)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "two reads must lie apart in time; this thread may block")]
+fn pause() {
+    std::thread::sleep(PAUSE);
 }
 
 /// Reads until one read equals the one before it, at most so many times. `None`: no two did.
 fn stable<T: PartialEq>(
     reads: usize,
-    mut read: impl FnMut() -> Result<T, LoadError>,
+    mut read: impl FnMut(usize) -> Result<T, LoadError>,
     mut pause: impl FnMut(),
 ) -> Result<Option<T>, LoadError> {
     let mut before: Option<Result<T, LoadError>> = None;
-    for _ in 0..reads {
-        let now = read();
+    for number in 0..reads {
+        let now = read(number);
         match (before, now) {
             (Some(Ok(before)), Ok(now)) if before == now => return Ok(Some(now)),
-            (Some(Err(_)), Err(error)) => return Err(error),
+            // What hangs is not asked for again: the next look will see whether it answers.
+            (_, Err(error @ LoadError::Hangs { .. })) | (Some(Err(_)), Err(error)) => return Err(error),
             (_, now) => before = Some(now),
         }
         pause();
@@ -190,24 +355,47 @@ fn is_key(part: Part) -> bool {
     matches!(part, Part::Key | Part::ClientKey)
 }
 
+/// Reads one configured path: a file, or each file of a folder of CRLs. May hang.
+fn take(file: &MaterialFile, keep: Keep) -> Vec<Result<Taken, LoadError>> {
+    match expand(file) {
+        Ok(files) => files.into_iter().map(|one| take_one(one, &file.path, keep)).collect(),
+        Err(error) => vec![Err(error)],
+    }
+}
+
+fn take_one(file: MaterialFile, configured: &Path, keep: Keep) -> Result<Taken, LoadError> {
+    let mut opened = open(&file)?;
+    let warnings = std::mem::take(&mut opened.warnings);
+    let (sha256, bytes) = match keep {
+        Keep::Hashes => (hash(&file, &mut opened)?, None),
+        Keep::Bytes => {
+            let bytes = bytes(&file, &mut opened)?;
+            (sha256(&bytes), Some(bytes))
+        }
+    };
+    Ok(Taken { file, configured: configured.to_owned(), sha256, bytes, warnings })
+}
+
 fn expand(file: &MaterialFile) -> Result<Vec<MaterialFile>, LoadError> {
     if file.part != Part::Crl || !file.path.is_dir() {
         return Ok(vec![file.clone()]);
     }
-    let found = entries(&file.path).map_err(|error| unreadable(file, error))?;
+    let unreadable = |source| LoadError::Unreadable { file: file.clone(), access: None, source };
+    let found = entries(&file.path).map_err(unreadable)?;
     if found.is_empty() {
         return Err(LoadError::NoCrl(file.clone()));
     }
     Ok(found.into_iter().map(|path| MaterialFile { path, ..file.clone() }).collect())
 }
 
-/// The files of a folder, by name; hidden ones (`..data`) left out.
+/// What is in a folder, by name, hidden ones (`..data`) and folders left out. A FIFO among CRLs is not passed over: it is an
+/// error when it is read.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let hidden = |path: &PathBuf| path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if !hidden(&path) && path.is_file() {
+        if !hidden(&path) && !path.is_dir() {
             found.push(path);
         }
     }
@@ -215,63 +403,52 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-pub(super) fn read_file(file: &MaterialFile) -> Result<Vec<u8>, LoadError> {
-    let meta = fs::metadata(&file.path).map_err(|error| unreadable(file, error))?;
-    if meta.is_dir() {
-        return Err(LoadError::Folder(file.clone()));
-    }
-    if is_key(file.part) {
-        refuse_replaceable(file, &meta)?;
-    }
-    let bytes = limited(&file.path).map_err(|error| unreadable(file, error))?;
-    match bytes.len() as u64 {
-        // An empty list of the distrusted is a list.
-        0 if file.part != Part::Distrust => Err(LoadError::Empty(file.clone())),
-        len if len > FILE_LIMIT => Err(LoadError::TooLarge { file: file.clone(), limit: FILE_LIMIT }),
-        _ => Ok(bytes),
-    }
+/// Reads one file by itself, once. Blocks, as [`Source::read`] does.
+pub(super) fn read_file(file: &MaterialFile) -> Result<Bytes, LoadError> {
+    let of_thread = file.clone();
+    let work = move || bytes(&of_thread, &mut open(&of_thread)?);
+    reader::call(&file.path, work).map_err(|none| of(file, trusted::unanswered_at(&file.path, none)))?
 }
 
-fn limited(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+fn open(file: &MaterialFile) -> Result<trusted::Opened, LoadError> {
+    let object = if is_key(file.part) { Object::Key } else { Object::File };
+    trusted::open(&file.path, object).map_err(|error| of(file, error))
 }
 
-fn refuse_replaceable(file: &MaterialFile, meta: &Metadata) -> Result<(), LoadError> {
-    match replaceable(&file.path, meta).map_err(|error| unreadable(file, error))? {
-        Some((path, mode)) => Err(LoadError::KeyWritable { file: file.clone(), path, mode }),
-        None => Ok(()),
-    }
+fn hash(file: &MaterialFile, opened: &mut trusted::Opened) -> Result<[u8; 32], LoadError> {
+    let (length, hash) = opened.sha256(limit(file.part)).map_err(|error| of(file, error))?;
+    refuse_empty(file, length)?;
+    Ok(hash)
 }
 
-/// What lets others than the owner replace a file, with its mode: the file, the folder it truly lies in, or the folder it is
-/// named in.
-pub(super) fn replaceable(path: &Path, meta: &Metadata) -> io::Result<Option<(PathBuf, u32)>> {
-    if meta.mode() & WRITABLE_BY_OTHERS != 0 {
-        return Ok(Some((path.to_owned(), meta.mode())));
-    }
-    let real = fs::canonicalize(path)?;
-    for folder in [real.parent(), path.parent()].into_iter().flatten() {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let mode = fs::metadata(folder)?.mode();
-        if mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0 {
-            return Ok(Some((folder.to_owned(), mode)));
+fn bytes(file: &MaterialFile, opened: &mut trusted::Opened) -> Result<Bytes, LoadError> {
+    let mut bytes = opened.read(limit(file.part)).map_err(|error| of(file, error))?;
+    refuse_empty(file, bytes.len() as u64)?;
+    Ok(Bytes(std::mem::take(&mut *bytes)))
+}
+
+/// An empty list of the distrusted is a list.
+fn refuse_empty(file: &MaterialFile, length: u64) -> Result<(), LoadError> {
+    if length == 0 && file.part != Part::Distrust { Err(LoadError::Empty(file.clone())) } else { Ok(()) }
+}
+
+/// What is wrong with a file, with the setting that points at it.
+fn of(file: &MaterialFile, error: FileError) -> LoadError {
+    let file = file.clone();
+    match error {
+        FileError::Missing(_) => LoadError::Missing(file),
+        FileError::NotRegular { kind: "folder", .. } => LoadError::Folder(file),
+        FileError::NotRegular { kind, .. } => LoadError::NotRegular { file, kind },
+        FileError::TooLarge { limit, .. } => LoadError::TooLarge { file, limit },
+        FileError::Unreadable { access, source, .. } => LoadError::Unreadable { file, access, source },
+        FileError::Replaceable { object: path, offence, .. } if is_key(file.part) => {
+            LoadError::KeyWritable { file, path, mode: offence.mode() }
         }
+        FileError::Replaceable { object: path, offence, .. } => {
+            LoadError::Writable { file, path, mode: offence.mode() }
+        }
+        FileError::Hangs { since, .. } => LoadError::Hangs { file, since },
     }
-    Ok(None)
-}
-
-fn unreadable(file: &MaterialFile, source: io::Error) -> LoadError {
-    match source.kind() {
-        io::ErrorKind::NotFound => LoadError::Missing(file.clone()),
-        _ => LoadError::Unreadable { file: file.clone(), access: access(&file.path), source },
-    }
-}
-
-fn access(path: &Path) -> Option<Access> {
-    let meta = fs::metadata(path).ok()?;
-    Some(Access { owner: meta.uid(), mode: meta.mode(), our_uid: rustix::process::geteuid().as_raw() })
 }
 
 #[cfg(test)]
@@ -290,7 +467,7 @@ mod tests {
         #[test]
         fn takes_only_what_was_read_twice_in_a_row(reads in proptest::collection::vec(proptest::option::of(0..3u8), READS)) {
             let mut next = reads.iter();
-            let taken = stable(READS, || next.next().unwrap().ok_or_else(missing), || {});
+            let taken = stable(READS, |_| next.next().unwrap().ok_or_else(missing), || {});
             let first = reads.windows(2).find(|pair| pair[0] == pair[1]);
             match (taken, first) {
                 (Ok(taken), Some([Some(value), _])) => prop_assert_eq!(taken, Some(*value)),

@@ -56,6 +56,8 @@ pub struct MaterialStatus {
     pub held: Option<HeldStatus>,
     /// Whether the file system tells of changes, or the poll alone sees them.
     pub watch: WatchStatus,
+    /// How long ago the files were last looked at, whatever the look found.
+    pub look: LookStatus,
     /// The mesh's layout; `None` at an edge.
     pub layout: Option<Layout>,
 }
@@ -181,6 +183,16 @@ pub struct WatchStatus {
     pub state: WatchState,
     /// Why it failed, and what to do.
     pub reason: Option<String>,
+}
+
+/// When the files were last looked at. Of leaf, key and CAs on one side and lists and policy on the other, that which was longer
+/// ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LookStatus {
+    /// Seconds since the last look ended.
+    pub age_seconds: u64,
+    /// Whether that is more than three polls: nobody looks at the files any more.
+    pub overdue: bool,
 }
 
 /// How an attempt to read the files ended.

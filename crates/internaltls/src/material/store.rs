@@ -10,13 +10,14 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::alarm::{self, ListAlarm};
+use super::alarm::{self, ListAlarm, LookAlarm, Looker};
 use super::announcer::Announcer;
 use super::follow::{Bells, Follow, FollowLists};
 use super::generation::{Generation, Purpose, Surroundings, provider};
@@ -60,6 +61,7 @@ pub(crate) struct Store {
     /// `None` where there is nothing to watch.
     lists_watch: ArcSwap<Option<WatchStatus>>,
     list_alarm: ListAlarm,
+    looks: LookAlarm,
     _following: DropGuard,
 }
 
@@ -172,6 +174,7 @@ impl Store {
             differs_seconds: differs.unwrap_or_default().as_secs(),
             held: summary.held,
             watch: self.watch_status(),
+            look: self.looks.status(Instant::now()),
             layout: generation.layout.clone(),
         }
     }
@@ -194,6 +197,7 @@ impl Store {
 
     /// Says in the log what time alone has brought.
     pub(crate) fn look_at_the_clock(&self) {
+        self.looks.look(self.word(), Instant::now());
         self.list_alarm.look(self.word(), &self.status().crls, self.around.crl_grace);
     }
 
@@ -249,6 +253,7 @@ impl Store {
             pair_watch: ArcSwap::from_pointee(statuses.0),
             lists_watch: ArcSwap::from_pointee(statuses.1),
             list_alarm: ListAlarm::default(),
+            looks: LookAlarm::new(reload.poll, Instant::now()),
             _following: guard,
         })
     }
@@ -268,6 +273,7 @@ impl Store {
         let (lists, watch) = self.lists.take(&self.report);
         self.lists_watch.store(Arc::new(watch));
         let policy = self.policy.as_ref().map_or(Ok(Reloaded::Unchanged), |policy| policy.take(&self.report));
+        self.looks.ended(Looker::Lists, Instant::now());
         lists.and_then(|reloaded| policy.map(|_| reloaded))
     }
 
@@ -275,6 +281,7 @@ impl Store {
     fn take_pair_turn(&self) -> Result<Reloaded, LoadError> {
         let (result, watch) = self.pair.take(&self.report);
         self.pair_watch.store(Arc::new(watch));
+        self.looks.ended(Looker::Pair, Instant::now());
         result
     }
 
@@ -289,8 +296,15 @@ impl Store {
     }
 }
 
+/// On a thread of its own: a runtime that shuts down would wait for one of `spawn_blocking`, however long it blocks.
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(LoadError::Interrupted))
+    let (done, outcome) = oneshot::channel();
+    let run = move || {
+        // Whoever waited may have gone.
+        let _ = done.send(work());
+    };
+    thread::Builder::new().name("material look".to_owned()).spawn(run).map_err(|_| LoadError::Interrupted)?;
+    outcome.await.unwrap_or(Err(LoadError::Interrupted))
 }

@@ -138,11 +138,13 @@ impl PairTurn {
 
     /// The set on disk, where it is another one than is served.
     fn look(&self, turn: &mut Turn, served: &Generation) -> Result<Option<Candidate>, LoadError> {
-        let snapshot = self.source.read()?;
-        let (content, lists) = (snapshot.content().pair, self.published.lists());
-        if content == turn.served && lists.number == turn.judged_under {
+        let lists = self.published.lists();
+        // By hashes alone: a look that finds nothing new keeps no copy of the key.
+        if self.source.content()?.pair == turn.served && lists.number == turn.judged_under {
             return Ok(None);
         }
+        let snapshot = self.source.read()?;
+        let content = snapshot.content().pair;
         let candidate = self.judge(snapshot, lists, served)?;
         if content == turn.served {
             turn.judged_under = candidate.lists.number;
@@ -263,9 +265,6 @@ impl PairTurn {
     /// In the log.
     fn announce(&self, generation: &Generation) {
         generation.announce(self.published.material());
-        for (file, mode) in self.source.readable_keys() {
-            tracing::warn!(%file, mode = %format!("{:04o}", mode & 0o7777), "the key can be read by others than its owner; chmod 0600");
-        }
     }
 
     /// The first generation was published.

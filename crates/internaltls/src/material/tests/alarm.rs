@@ -216,3 +216,34 @@ async fn the_manual_names_every_metric() {
         assert!(names.iter().any(|name| name == word), "the manual names {word}, which there is not");
     }
 }
+
+#[test]
+fn invariant_9_tells_when_nobody_looks() {
+    let ca = authority("ca");
+    let folder = Folder::of(&ca.pem, &ca.node("proxy", "proxy-1"));
+    let telemetry = Telemetry::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let reload = Reload { watch: false, poll: Duration::from_millis(50), ..quick() };
+    let (clock, counts) = (Arc::new(crate::clock::SystemClock), Arc::new(telemetry.clone()));
+    let open = Store::open(mesh("proxy", "proxy-1"), folder.files(), None, reload, clock, counts);
+    let store = runtime.block_on(open).unwrap();
+    // Whatever ends the tasks that follow, and without a word to anybody.
+    drop(runtime);
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while !store.status().look.overdue {
+        assert!(std::time::Instant::now() < deadline, "{:?}", store.status());
+        std::thread::yield_now();
+    }
+    assert!(telemetry.encode().contains("internaltls_look_overdue{material=\"mesh\"} 1"), "{}", telemetry.encode());
+    let log = Log::default();
+    tracing::subscriber::with_default(log.clone(), || {
+        for _ in 0..3 {
+            store.look_at_the_clock();
+        }
+    });
+    let errors: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("ERROR")).collect();
+    assert_eq!(errors.len(), 2, "one of the pair, one of the lists: {errors:#?}");
+    store.take_turn().unwrap();
+    tracing::subscriber::with_default(log.clone(), || store.look_at_the_clock());
+    assert!(log.lines().iter().all(|line| !line.starts_with("ERROR")));
+}

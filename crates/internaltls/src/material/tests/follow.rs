@@ -21,7 +21,7 @@ use crate::verify::CertificateFacts;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits for a status, and tells the last one seen if it does not come.
-async fn until(store: &Store, what: &str, fits: impl Fn(&MaterialStatus) -> bool) -> MaterialStatus {
+pub(super) async fn until(store: &Store, what: &str, fits: impl Fn(&MaterialStatus) -> bool) -> MaterialStatus {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
         let status = store.status();
@@ -34,7 +34,7 @@ async fn until(store: &Store, what: &str, fits: impl Fn(&MaterialStatus) -> bool
     }
 }
 
-async fn serves(store: &Store, leaf: &Leaf) -> MaterialStatus {
+pub(super) async fn serves(store: &Store, leaf: &Leaf) -> MaterialStatus {
     let serial = serial(leaf);
     let status = until(store, &serial, |status| status.leaf.serial == serial).await;
     // What is served works, whole.
@@ -48,7 +48,7 @@ fn serial(leaf: &Leaf) -> String {
     CertificateFacts::read(&leaf.der).unwrap().serial
 }
 
-async fn follow(files: Files, reload: Reload) -> Arc<Store> {
+pub(super) async fn follow(files: Files, reload: Reload) -> Arc<Store> {
     open_with(mesh("proxy", "proxy-1"), files, reload, Arc::new(SystemClock)).await.unwrap()
 }
 
@@ -100,7 +100,7 @@ impl Mounted {
 }
 
 /// One symlink swapped by a rename.
-fn replace(link: &Path, target: &Path) {
+pub(super) fn replace(link: &Path, target: &Path) {
     let new = link.parent().unwrap().join("swap");
     symlink(target, &new).unwrap();
     fs::rename(&new, link).unwrap();
@@ -237,7 +237,7 @@ async fn a_folder_replaced_as_a_whole_is_followed() {
         crl: None,
         distrust: None,
     };
-    let store = follow(files, Reload { poll: Duration::from_millis(500), ..quick() }).await;
+    let store = follow(files, quick()).await;
     for number in 0..3 {
         let leaf = ca.node("proxy", "proxy-1");
         let new = folder(&format!("new-{number}"), &leaf);
@@ -397,14 +397,13 @@ async fn dropping_the_store_ends_its_task() {
 async fn keys_that_others_can_read_are_taken() {
     let ca = authority("ca");
     let folder = Folder::of(&ca.pem, &ca.node("proxy", "proxy-1"));
-    fs::set_permissions(folder.path("server.key"), fs::Permissions::from_mode(0o644)).unwrap();
-    let errors = Levels::default();
-    let warnings = Arc::clone(&errors.warnings);
-    let files = folder.files();
-    let store = open(mesh("proxy", "proxy-1"), files).await.unwrap();
-    folder.put("ca.pem", format!("# again\n{}", ca.pem));
-    tracing::subscriber::with_default(errors, || store.take_turn()).unwrap();
-    assert_eq!(warnings.load(Ordering::Relaxed), 1);
+    let store = open(mesh("proxy", "proxy-1"), folder.files()).await.unwrap();
+    let levels = Levels::default();
+    for (mode, expected) in [(0o644, 1), (0o644, 1), (0o600, 1), (0o644, 2)] {
+        fs::set_permissions(folder.path("server.key"), fs::Permissions::from_mode(mode)).unwrap();
+        tracing::subscriber::with_default(levels.clone(), || store.take_turn()).unwrap();
+        assert_eq!(levels.warnings.load(Ordering::Relaxed), expected, "warned of when it comes, not at each look");
+    }
 }
 
 /// Counts what is logged on this thread.

@@ -117,7 +117,8 @@ async fn invariant_7_a_key_that_others_can_replace_is_refused() {
     }
     fs::set_permissions(stage.folder.path("server.key"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::set_permissions(stage.folder.at.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    told!(error(&stage).await, LoadError::KeyWritable { .. }, "mode 0777");
+    // The first file that lies there is told.
+    told!(error(&stage).await, LoadError::Writable { .. }, "server.pem", "mode 0777", "chmod go-w");
     fs::set_permissions(stage.folder.at.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     open(mesh("proxy", "proxy-1"), stage.folder.files()).await.unwrap();
 }
