@@ -63,6 +63,8 @@ pub mod telemetry;
 mod ticker;
 mod transport;
 mod verify;
+#[doc(hidden)]
+pub mod yaml;
 
 pub use client::{Channel, ChannelError, DialError, Endpoints, ProbeError, ResponseBody};
 pub use config::{EdgeConfig, EdgeMode, Endpoint, Files, Limits, MeshConfig, Reload, Security, TlsVersion};

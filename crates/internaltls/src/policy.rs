@@ -3,11 +3,12 @@
 //! 1. What is not named is refused. There is no wildcard for roles, and none for services.
 //! 2. A rule is a method, `/pkg.Service/Method`, or all methods of one service, `/pkg.Service/*`.
 //! 3. Besides roles a policy may name `shared` (the bearer of the one leaf of all nodes) and `plaintext` (no certificate).
+//! 4. A file is read within the bounds of `yaml`, whatever it holds; contents that exceed them are an error like any other,
+//!    and the policy in force stays.
 use std::collections::{BTreeMap, BTreeSet};
 
-use yaml_rust2::{Yaml, YamlLoader};
-
 use crate::identity::{Identity, Role};
+use crate::yaml::{self, Node, Value};
 
 /// Which role may call which method.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +34,8 @@ struct Rules {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// It is not YAML.
-    #[error("the policy is not YAML: {0}")]
+    /// It is not YAML, or exceeds the bounds on size, depth and number of values.
+    #[error("the policy is not YAML that can be read: {0}")]
     Yaml(String),
     /// Its shape is another.
     #[error(
@@ -84,13 +85,12 @@ impl Policy {
     /// From YAML: `allow:` and under it, for each role, a list of rules.
     ///
     /// # Errors
-    /// [`PolicyError`] when the text is not YAML, has another shape, or names what is no role or no method.
+    /// [`PolicyError`] when the text is not YAML, is larger or deeper than a policy can be, has another shape, or names
+    /// what is no role or no method.
     pub fn parse(yaml: &str) -> Result<Self, PolicyError> {
-        let documents = YamlLoader::load_from_str(yaml).map_err(|e| PolicyError::Yaml(e.to_string()))?;
-        let [document] = documents.as_slice() else {
-            return Err(PolicyError::Shape(format!("found {} documents", documents.len())));
-        };
-        Self::from_rules(pairs(allow(document)?)?)
+        let document = yaml::parse(yaml).map_err(|e| PolicyError::Yaml(e.to_string()))?;
+        let document = document.ok_or_else(|| PolicyError::Shape("found nothing".to_owned()))?;
+        Self::from_rules(pairs(allow(&document)?)?)
     }
 
     /// Whether this identity may call anything at all.
@@ -140,32 +140,62 @@ fn checked_name(name: &str) -> Result<String, PolicyError> {
     Role::new(name).map(|role| role.to_string()).map_err(|_| PolicyError::Role(shortened(name)))
 }
 
-fn allow(document: &Yaml) -> Result<&yaml_rust2::yaml::Hash, PolicyError> {
-    let shape = |found: &str| PolicyError::Shape(found.to_owned());
-    let top = document.as_hash().ok_or_else(|| shape("found no map"))?;
-    if let Some((key, _)) = top.iter().find(|(key, _)| key.as_str() != Some("allow")) {
-        return Err(PolicyError::Shape(format!("found the key `{}`", shortened(key.as_str().unwrap_or("?")))));
+type Pairs = [(Node, Node)];
+
+fn allow(document: &Node) -> Result<&Pairs, PolicyError> {
+    let top = map(document).ok_or_else(|| shape("found no map"))?;
+    if let Some((key, _)) = top.iter().find(|(key, _)| key.text() != Some("allow")) {
+        return Err(shape(format!("found the key `{}`", named(key))));
     }
-    document["allow"].as_hash().ok_or_else(|| shape("found no map under `allow`"))
+    match top {
+        [(_, allow)] => map(allow).ok_or_else(|| shape("found no map under `allow`")),
+        [] => Err(shape("found nothing in the map")),
+        [_, (again, _), ..] => Err(shape(format!("found `allow` again at line {}", again.line))),
+    }
 }
 
-fn pairs(allow: &yaml_rust2::yaml::Hash) -> Result<Vec<(String, String)>, PolicyError> {
+fn pairs(allow: &Pairs) -> Result<Vec<(String, String)>, PolicyError> {
     let mut pairs = Vec::new();
+    let mut seen = BTreeSet::new();
     for (role, rules) in allow {
-        let shape = || {
-            PolicyError::Shape(format!("found no list of texts under `{}`", shortened(role.as_str().unwrap_or("?"))))
-        };
-        let name = role.as_str().ok_or_else(shape)?;
-        for rule in rules.as_vec().ok_or_else(shape)? {
-            pairs.push((name.to_owned(), rule.as_str().ok_or_else(shape)?.to_owned()));
+        let no_list = || shape(format!("found no list of texts under `{}`", named(role)));
+        let name = role.text().ok_or_else(no_list)?;
+        // Of two lists for a role, a reader of the file sees one.
+        if !seen.insert(name) {
+            return Err(shape(format!("found `{}` again at line {}", named(role), role.line)));
+        }
+        let Value::List(rules) = &rules.value else { return Err(no_list()) };
+        for rule in rules {
+            pairs.push((name.to_owned(), rule.text().ok_or_else(no_list)?.to_owned()));
         }
     }
     Ok(pairs)
 }
 
-fn shortened(text: &str) -> String {
-    text.chars().take(80).collect()
+fn map(node: &Node) -> Option<&Pairs> {
+    match &node.value {
+        Value::Map(pairs) => Some(pairs),
+        _ => None,
+    }
 }
+
+fn shape(found: impl Into<String>) -> PolicyError {
+    PolicyError::Shape(found.into())
+}
+
+/// A key as an error may show it.
+fn named(key: &Node) -> String {
+    shortened(key.text().unwrap_or("?"))
+}
+
+/// A policy's own text in an error: short, on one line.
+fn shortened(text: &str) -> String {
+    let cut: String = text.chars().take(80).collect();
+    cut.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod harness;
 
 #[cfg(test)]
 mod tests {
@@ -226,6 +256,10 @@ mod tests {
             "allow: {proxy: [3]}",
             "a: [",
             "allow: {}\nmore: {}",
+            "allow: {}\nallow: {}",
+            "allow: {proxy: [], proxy: []}",
+            "allow: {}\n---\nallow: {}",
+            "--- a\n--- b",
         ];
         for text in texts {
             assert!(Policy::parse(text).is_err(), "{text}");

@@ -1,4 +1,7 @@
 //! What can be wrong with a configuration. Each message names the place, the key and the remedy.
+//!
+//! No message holds a secret. A value is shown only where its key is known and is no secret's, and a word that stands in
+//! the place of a key only where it cannot be a value of a secret that was mistyped as a mapping.
 use std::fmt;
 use std::path::PathBuf;
 
@@ -59,13 +62,13 @@ pub enum SettingsError {
     UnknownKey {
         /// Where.
         place: Place,
-        /// As written.
+        /// As written, as far as it is known to be no value.
         key: String,
         /// The keys it may have meant, best first.
         nearest: Vec<&'static str>,
     },
     /// A key that is almost one of ours.
-    #[error("{place}: `{key}` is not a key: write `{right}`")]
+    #[error("{place}: `{key}` is not {}: write `{right}`", one_of_ours(place))]
     NearMiss {
         /// Where.
         place: Place,
@@ -101,10 +104,23 @@ pub enum SettingsError {
         place: Place,
         /// The key.
         key: &'static str,
-        /// The value in backquotes; `hidden` for a secret.
+        /// What was found, in backquotes where it may be shown; never a secret.
         found: String,
         /// What would fit.
         expected: String,
+    },
+    /// An empty value where an absent one would take protection away.
+    #[error(
+        "{place}: `{key}` is empty, which would take away what it protects: give it a value, or remove the line{}",
+        also(before)
+    )]
+    Empty {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: &'static str,
+        /// An earlier layer that gives it a value.
+        before: Option<Place>,
     },
     /// A key that another one makes necessary.
     #[error("`{key}` is not set, but {because}: set it")]
@@ -125,17 +141,25 @@ pub enum SettingsError {
         key: &'static str,
     },
     /// A value that has its place in the design, but no code behind it yet.
-    #[error("{place}: `{key}: {value}` is not available in this version: use `{instead}`")]
+    #[error("{place}: `{key}` is {value}, which is not available in this version: use `{instead}`")]
     NotAvailable {
         /// Where.
         place: Place,
         /// The key.
         key: &'static str,
-        /// The value.
+        /// The value in backquotes, where it may be shown.
         value: String,
         /// What there is.
         instead: &'static str,
     },
+}
+
+fn one_of_ours(place: &Place) -> &'static str {
+    if matches!(place, Place::Environment(_)) { "a variable that is read" } else { "a key" }
+}
+
+fn also(before: &Option<Place>) -> String {
+    before.as_ref().map(|place| format!("; to do without it, remove it at {place} too")).unwrap_or_default()
 }
 
 fn meant(nearest: &[&'static str]) -> String {

@@ -29,6 +29,9 @@ pub struct KeyInfo {
     pub map: bool,
     /// A file or a folder: a relative one counts from the folder of the file that names it.
     pub file: bool,
+    /// Without it more is let in, shown or sent in plaintext than it may have said: an empty value is an error, for a
+    /// template that expanded to nothing must not take protection away unseen.
+    pub guards: bool,
 }
 
 impl KeyInfo {
@@ -83,53 +86,54 @@ macro_rules! keys {
 }
 
 const NONE: Option<&str> = None;
-const PLAIN: KeyInfo = KeyInfo { path: "", default: None, about: "", secret: false, map: false, file: false };
+const PLAIN: KeyInfo =
+    KeyInfo { path: "", default: None, about: "", secret: false, map: false, file: false, guards: false };
 
 keys! {
     TLS_MODE: EdgeMode = "common.security.tlsMode", parse::tls_mode, Some("0"),
-        "Clients' TLS: 0 off, 1 one-way (the proxy shows a certificate), 2 two-way (clients show one too).";
+        "Clients' TLS: 0 off, 1 one-way (the proxy shows a certificate), 2 two-way (clients show one too).", guards;
     INTERNAL_TLS: bool = "common.security.internaltlsEnabled", parse::switch, Some("false"),
-        "Mutual TLS between all nodes. false: internal traffic is plaintext.";
+        "Mutual TLS between all nodes. false: internal traffic is plaintext.", guards;
     AUTHORIZATION: bool = "common.security.authorizationEnabled", parse::switch, Some("false"),
-        "Ask users for a name and password, on top of TLS.";
+        "Ask users for a name and password, on top of TLS.", guards;
     ROOT_PASSWORD: Secret = "common.security.defaultRootPassword", parse::secret, Some("Milvus"),
-        "The password of the user root.", secret;
+        "The password of the user root.", secret, guards;
 
     EDGE_CERT: PathBuf = "tls.serverPemPath", parse::path, NONE,
-        "Clients' TLS: the proxy's leaf, then intermediates. PEM. A relative path counts from the folder of the file that names it.", file;
+        "Clients' TLS: the proxy's leaf, then intermediates. PEM. A relative path counts from the folder of the file that names it.", file, guards;
     EDGE_KEY: PathBuf = "tls.serverKeyPath", parse::path, NONE,
-        "Its private key. PEM, not encrypted.", file;
+        "Its private key. PEM, not encrypted.", file, guards;
     EDGE_CA: PathBuf = "tls.caPemPath", parse::path, NONE,
-        "Trust anchors for clients' certificates. Read in mode 2 only.", file;
+        "Trust anchors for clients' certificates. Read in mode 2 only.", file, guards;
     EDGE_CRL: PathBuf = "tls.crlPath", parse::path, NONE,
-        "A certificate revocation list of clients, or a folder of them. Read in mode 2 only.", file;
+        "A certificate revocation list of clients, or a folder of them. Read in mode 2 only.", file, guards;
     EDGE_DISTRUST: PathBuf = "tls.distrustPath", parse::path, NONE,
-        "SPKI SHA-256 hashes of clients' leaves and CAs that are trusted no longer, one a line in hex. Read in mode 2 only.", file;
+        "SPKI SHA-256 hashes of clients' leaves and CAs that are trusted no longer, one a line in hex. Read in mode 2 only.", file, guards;
     EDGE_MIN_VERSION: TlsVersion = "tls.minVersion", parse::tls_version, NONE,
-        "The lowest protocol version: 1.2 or 1.3. Not set: 1.2 in mode 1, 1.3 in mode 2.";
+        "The lowest protocol version: 1.2 or 1.3. Not set: 1.2 in mode 1, 1.3 in mode 2.", guards;
     EDGE_REQUIRE_EKU: bool = "tls.requireClientAuthEku", parse::switch, Some("false"),
-        "Refuse a client leaf whose extended key usage does not name clientAuth. false: accepted, warned of and counted.";
+        "Refuse a client leaf whose extended key usage does not name clientAuth. false: accepted, warned of and counted.", guards;
 
     MESH_CERT: PathBuf = "internaltls.serverPemPath", parse::path, NONE,
-        "Mesh: this node's leaf, then intermediates. PEM.", file;
+        "Mesh: this node's leaf, then intermediates. PEM.", file, guards;
     MESH_KEY: PathBuf = "internaltls.serverKeyPath", parse::path, NONE,
-        "Its private key. PEM, not encrypted.", file;
+        "Its private key. PEM, not encrypted.", file, guards;
     MESH_CA: PathBuf = "internaltls.caPemPath", parse::path, NONE,
-        "Trust anchors for all other nodes.", file;
+        "Trust anchors for all other nodes.", file, guards;
     MESH_SNI: String = "internaltls.sni", parse::text, NONE,
         "Where all nodes share one leaf: the name it bears. Not set: read from the leaf.";
     MESH_CLIENT_CERT: PathBuf = "internaltls.clientPemPath", parse::path, NONE,
-        "A separate leaf to dial with. Not set: the server pair.", file;
+        "A separate leaf to dial with. Not set: the server pair.", file, guards;
     MESH_CLIENT_KEY: PathBuf = "internaltls.clientKeyPath", parse::path, NONE,
-        "The key of that leaf.", file;
+        "The key of that leaf.", file, guards;
     MESH_CRL: PathBuf = "internaltls.crlPath", parse::path, NONE,
-        "A certificate revocation list, or a folder of them.", file;
+        "A certificate revocation list, or a folder of them.", file, guards;
     MESH_DISTRUST: PathBuf = "internaltls.distrustPath", parse::path, NONE,
-        "SPKI SHA-256 hashes of leaves and CAs that are trusted no longer, one a line in hex.", file;
+        "SPKI SHA-256 hashes of leaves and CAs that are trusted no longer, one a line in hex.", file, guards;
     MESH_TRUST_DOMAIN: TrustDomain = "internaltls.trustDomain", parse::trust_domain, Some("mesh.internal"),
-        "The domain that all nodes' names are in.";
+        "The domain that all nodes' names are in.", guards;
     MESH_POLICY: PathBuf = "internaltls.policyPath", parse::path, NONE,
-        "Which role may call what. Not set: the built-in policy, which policy.yaml beside this file shows.", file;
+        "Which role may call what. Not set: the built-in policy, which policy.yaml beside this file shows.", file, guards;
     MESH_MODE: &'static str = "internaltls.mode", parse::mode, Some("strict"),
         "strict: nothing but mutual TLS. permissive is not available yet.";
     MESH_PERMISSIVE_UNTIL: String = "internaltls.permissiveUntil", parse::text, NONE,
@@ -152,7 +156,7 @@ keys! {
     RELOAD_FORCE: PathBuf = "internaltls.reload.forcePath", parse::path, NONE,
         "Where an operator names, by the hash in status and log, a set held back for the sake of peers that is to be served all the same, once. Not set: reload-force beside serverPemPath.", file;
     CRL_GRACE: Duration = "internaltls.crl.graceSeconds", parse::seconds_or_none, Some("3600"),
-        "Seconds that a CRL is good after its next update was due. Then new handshakes are refused; live connections stay. 0: none. It holds for clients' TLS too.";
+        "Seconds that a CRL is good after its next update was due. Then new handshakes are refused; live connections stay. 0: none. It holds for clients' TLS too.", guards;
     HANDSHAKE_TIMEOUT: Duration = "internaltls.handshake.timeoutSeconds", parse::seconds, Some("10"),
         "Seconds that a handshake may take. The bounds from here on hold for clients' TLS too.";
     HANDSHAKE_MAX: u32 = "internaltls.handshake.maxConcurrent", parse::count, Some("256"),
@@ -179,7 +183,7 @@ keys! {
         "Seconds that running calls may go on once their connection drains.";
 
     PROXY_ADDRESS: IpAddr = "proxy.address", parse::address, Some("0.0.0.0"),
-        "The address that all of the proxy's ports listen on.";
+        "The address that all of the proxy's ports listen on.", guards;
     PROXY_PORT: u16 = "proxy.port", parse::port, Some("19530"),
         "Milvus gRPC; and REST, where proxy.http.port is not set. 0 takes any free port, here and below.";
     PROXY_HTTP: bool = "proxy.http.enabled", parse::switch, Some("true"),
@@ -189,11 +193,11 @@ keys! {
     PROXY_INTERNAL_PORT: u16 = "proxy.internalPort", parse::port, Some("19529"),
         "The proxy's port in the mesh.";
     COORDINATOR_ADDRESS: IpAddr = "coordinator.address", parse::address, Some("0.0.0.0"),
-        "The address that the coordinator listens on.";
+        "The address that the coordinator listens on.", guards;
     COORDINATOR_PORT: u16 = "coordinator.port", parse::port, Some("22125"),
         "The coordinator's port in the mesh.";
     DATA_NODE_ADDRESS: IpAddr = "dataNode.address", parse::address, Some("0.0.0.0"),
-        "The address that a data-node listens on.";
+        "The address that a data-node listens on.", guards;
     DATA_NODE_PORT: u16 = "dataNode.port", parse::port, Some("21124"),
         "A data-node's port in the mesh.";
 
@@ -203,7 +207,7 @@ keys! {
         "All data-nodes, `id: host:port` a line. A later file's list replaces an earlier one's.", map;
 
     HEALTH_ADDRESS: IpAddr = "management.healthAddress", parse::address, Some("0.0.0.0"),
-        "Where /healthz and /livez answer, in plaintext, and nothing else.";
+        "Where /healthz and /livez answer, in plaintext, and nothing else.", guards;
     HEALTH_PORT: u16 = "management.healthPort", parse::port, Some("9091"),
         "Their port.";
     MANAGEMENT_ADDRESS: IpAddr = "management.address", parse::address, Some("127.0.0.1"),
@@ -222,9 +226,9 @@ keys! {
     MINIO_ROOT: String = "minio.rootPath", parse::text, Some("files"),
         "The prefix of every object.";
     MINIO_SSL: bool = "minio.useSSL", parse::switch, Some("false"),
-        "Speak TLS to the object storage.";
+        "Speak TLS to the object storage.", guards;
     MINIO_CA: PathBuf = "minio.ssl.tlsCACert", parse::path, NONE,
-        "Its trust anchors. Not set: the system's.", file;
+        "Its trust anchors. Not set: the system's.", file, guards;
     MINIO_REGION: String = "minio.region", parse::text, NONE,
         "Its region. Not set: us-east-1.";
     MINIO_KEY_ID: Secret = "minio.accessKeyID", parse::secret, NONE,

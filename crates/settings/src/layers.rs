@@ -2,28 +2,44 @@
 //!
 //! 1. Every value is kept as the text it was written as: `1.3` is a version, not a number.
 //! 2. Paths are dotted; their case is kept for messages and ignored for lookup.
-//! 3. A sequence or an alias is kept as what it is, so that a key of ours that has one is refused, never skipped.
+//! 3. A sequence or an empty mapping is kept as what it is, so that a key of ours that has one is refused, never skipped.
+//! 4. [`internaltls::yaml`] bounds what a file can cost; the length of a path is bounded here, for each key carries those
+//!    above it.
+use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use yaml_rust2::parser::{Event, MarkedEventReceiver, Parser};
-use yaml_rust2::scanner::{Marker, TScalarStyle};
+use internaltls::yaml::{self, MAX_BYTES, Node, Value};
 
 use crate::error::{Place, SettingsError};
 
 /// The files of a configuration folder, each over the one before.
 const LAYERS: [&str; 3] = ["milvus.yaml", "default.yaml", "user.yaml"];
 
-/// Larger than any configuration, small enough to read at start.
-const MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of a dotted path: several times the longest of Milvus.
+const MAX_PATH: usize = 512;
+
+/// `{}`: as a section it is as good as nothing, as a value it is none.
+pub(crate) const EMPTY_MAPPING: &str = "an empty mapping";
 
 /// What was written at a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Written {
     Text(String),
     Null,
     /// Not one value; says what instead.
     Other(&'static str),
+}
+
+/// Without the text: it may be a secret.
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text(_) => "Text",
+            Self::Null => "Null",
+            Self::Other(what) => what,
+        })
+    }
 }
 
 /// One path of one layer.
@@ -69,130 +85,69 @@ fn read_text(path: &Path) -> Result<String, SettingsError> {
     let refused = |source| SettingsError::Read { path: path.to_owned(), source };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(refused)?;
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(refused)?;
-    if text.len() as u64 > MAX_BYTES {
-        let too_large = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than 4 MiB");
-        return Err(refused(too_large));
-    }
+    // One byte more than is read: the parser then says that the file is too large.
+    file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text).map_err(refused)?;
     Ok(text)
 }
 
 /// YAML → entries.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Layer, SettingsError> {
-    let mut flatten = Flatten { file: path.to_owned(), ..Flatten::default() };
-    let syntax =
-        |line: usize, what: String| SettingsError::Syntax { place: Place::File { path: path.to_owned(), line }, what };
-    Parser::new_from_str(text).load(&mut flatten, true).map_err(|e| syntax(e.marker().line(), e.info().to_owned()))?;
-    match flatten.refused {
-        Some((line, what)) => Err(syntax(line, what.to_owned())),
-        None => Ok(Layer { folder: folder_of(path), entries: flatten.entries }),
+    let mut flat = Flat { file: path, entries: Vec::new() };
+    match yaml::parse(text).map_err(|error| flat.syntax(error.line, error.what))? {
+        None | Some(Node { value: Value::Null, .. }) => {}
+        Some(Node { value: Value::Map(pairs), .. }) => flat.mapping("", pairs)?,
+        Some(other) => return Err(flat.syntax(other.line, "the file must be a mapping of keys to values")),
     }
+    Ok(Layer { folder: folder_of(path), entries: flat.entries })
 }
 
 fn folder_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).to_owned()
 }
 
-/// Listens to the parser and writes down scalars with their paths.
-#[derive(Default)]
-struct Flatten {
-    file: PathBuf,
+/// A tree's values with their paths. Recurses as deep as the tree, which is bounded.
+struct Flat<'a> {
+    file: &'a Path,
     entries: Vec<Entry>,
-    /// The path of each mapping that is open, and the key that waits for its value.
-    open: Vec<(String, Option<String>)>,
-    /// How many collections deep we are inside something that is not looked into.
-    skipping: usize,
-    documents: usize,
-    refused: Option<(usize, &'static str)>,
 }
 
-impl Flatten {
-    fn refuse(&mut self, line: usize, what: &'static str) {
-        self.refused.get_or_insert((line, what));
+impl Flat<'_> {
+    fn syntax(&self, line: usize, what: impl Into<String>) -> SettingsError {
+        SettingsError::Syntax { place: self.place(line), what: what.into() }
     }
 
-    /// The path of the value that comes now; `None` where a key is expected.
-    fn value_path(&mut self) -> Option<String> {
-        let (prefix, waiting) = self.open.last_mut()?;
-        let key = waiting.take()?;
-        Some(if prefix.is_empty() { key } else { format!("{prefix}.{key}") })
+    fn place(&self, line: usize) -> Place {
+        Place::File { path: self.file.to_owned(), line }
     }
 
-    fn value(&mut self, line: usize, written: Written) {
-        match self.value_path() {
-            Some(path) => self.record(path, line, written),
-            None if self.open.is_empty() && written != Written::Null => {
-                self.refuse(line, "the file must be a mapping of keys to values");
-            }
-            None => self.odd_key(line),
-        }
-    }
-
-    fn record(&mut self, path: String, line: usize, written: Written) {
-        let place = Place::File { path: self.file.clone(), line };
-        self.entries.push(Entry { path, written, place });
-    }
-
-    fn odd_key(&mut self, line: usize) {
-        if !self.open.is_empty() {
-            self.refuse(line, "a key must be plain text");
-        }
-    }
-
-    fn scalar(&mut self, line: usize, text: String, style: TScalarStyle) {
-        let waiting = self.open.last().is_some_and(|(_, key)| key.is_some());
-        if !waiting && let Some((_, key)) = self.open.last_mut() {
-            *key = Some(text);
-            return;
-        }
-        let plain = style == TScalarStyle::Plain;
-        let null = plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL");
-        self.value(line, if null { Written::Null } else { Written::Text(text) });
-    }
-
-    fn mapping(&mut self, line: usize) {
-        let root = self.open.is_empty();
-        match self.value_path() {
-            Some(path) => self.open.push((path, None)),
-            None if root => self.open.push((String::new(), None)),
-            None => {
-                self.odd_key(line);
-                self.skipping = 1;
-            }
-        }
-    }
-
-    fn skip(&mut self, event: &Event) {
-        match event {
-            Event::MappingStart(..) | Event::SequenceStart(..) => self.skipping += 1,
-            Event::MappingEnd | Event::SequenceEnd => self.skipping -= 1,
-            _ => {}
-        }
-    }
-}
-
-impl MarkedEventReceiver for Flatten {
-    fn on_event(&mut self, event: Event, mark: Marker) {
-        let line = mark.line();
-        if self.skipping > 0 {
-            return self.skip(&event);
-        }
-        match event {
-            Event::DocumentStart => {
-                self.documents += 1;
-                if self.documents > 1 {
-                    self.refuse(line, "the file holds a second document after `---`");
+    fn mapping(&mut self, above: &str, pairs: Vec<(Node, Node)>) -> Result<(), SettingsError> {
+        for (key, value) in pairs {
+            let path = self.path(above, &key)?;
+            let written = match value.value {
+                Value::Map(pairs) if !pairs.is_empty() => {
+                    self.mapping(&path, pairs)?;
+                    continue;
                 }
-            }
-            Event::Scalar(text, style, ..) => self.scalar(line, text, style),
-            Event::Alias(_) => self.value(line, Written::Other("an alias")),
-            Event::SequenceStart(..) => {
-                self.value(line, Written::Other("a list"));
-                self.skipping = 1;
-            }
-            Event::MappingStart(..) => self.mapping(line),
-            Event::MappingEnd => drop(self.open.pop()),
-            _ => {}
+                Value::Map(_) => Written::Other(EMPTY_MAPPING),
+                Value::List(_) => Written::Other("a list"),
+                Value::Text(text) => Written::Text(text),
+                Value::Null => Written::Null,
+            };
+            // The key's line: a value may begin further down.
+            self.entries.push(Entry { path, written, place: self.place(key.line) });
         }
+        Ok(())
+    }
+
+    fn path(&self, above: &str, key: &Node) -> Result<String, SettingsError> {
+        let name = match &key.value {
+            Value::Text(text) => text.as_str(),
+            Value::Null => "",
+            Value::List(_) | Value::Map(_) => return Err(self.syntax(key.line, "a key must be plain text")),
+        };
+        if above.len() + name.len() > MAX_PATH {
+            return Err(self.syntax(key.line, format!("the path of a key is longer than {MAX_PATH} bytes")));
+        }
+        Ok(if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") })
     }
 }

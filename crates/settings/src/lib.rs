@@ -3,10 +3,12 @@
 //! 1. A configuration is a file or a folder (milvus.yaml, default.yaml, user.yaml, each over the one before), then the
 //!    environment over it. What comes out is checked: a [`Settings`] that exists can be used.
 //! 2. One table of keys drives parsing, defaults, environment names, the check for unknown keys and config/milvus.yaml.
-//! 3. A typing error in what guards traffic is an error, never a key passed over. Keys of other parts of Milvus are
-//!    counted in one notice.
+//! 3. A typing error in what guards traffic is an error, never a key passed over, and so is an empty value of a key that
+//!    protects ([`KeyInfo::guards`]). Keys of other parts of Milvus are counted in one notice.
 //! 4. A relative path counts from the folder of the file that names it; in an environment variable, from the current folder.
-//! 5. Nothing is logged here: what there is to say stands in [`Settings::notices`], for whoever has a log.
+//! 5. Nothing is logged here: what there is to say stands in [`Settings::notices`] and [`Settings::warnings`], for whoever
+//!    has a log.
+//! 6. No secret is in an error, a notice or a Debug, however it was mistyped.
 //!
 //! `keys` the table · `parse` one value · `layers` files → entries · `environment` · `check` unknown keys ·
 //! `values` layers over one another · `sections` the types · `reference` config/milvus.yaml
@@ -31,6 +33,7 @@ use std::path::Path;
 use internaltls::config::{EdgeConfig, Endpoint, MeshConfig, Security};
 use internaltls::identity::{NodeId, Role};
 
+pub use environment::variables;
 pub use error::{Place, SettingsError};
 pub use keys::{KEYS, KeyInfo};
 pub use reference::reference;
@@ -67,6 +70,8 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// What an operator should know: keys that are not read, variables without effect. A line each.
     pub notices: Vec<String>,
+    /// What an operator should change: material that is named and not used. A line each, with the answer.
+    pub warnings: Vec<String>,
 }
 
 impl Settings {
@@ -75,10 +80,7 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], naming place, key and remedy.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
-        let readable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Self::load_with_env(path, std::env::vars_os().filter_map(readable))
+        Self::load_with_env(path, variables()?.into_iter())
     }
 
     /// Reads a file or a folder, and variables given by the caller.
@@ -97,7 +99,7 @@ impl Settings {
         }
         let (environment, mut notices) = environment::layer(variables)?;
         values.put(&environment)?;
-        notices.extend(others_notice(path, &others));
+        notices.extend(others_notice(&others));
         notices.extend(sections::storage_notice(&values));
         notices.extend(sections::password_notice(&values)?);
         Self::from_values(&values, notices)
@@ -117,6 +119,7 @@ impl Settings {
             threads: values.get(&THREADS)? as usize,
             log_level: values.get(&LOG_LEVEL)?,
             notices,
+            warnings: sections::edge_warnings(values)?,
         })
     }
 
@@ -163,10 +166,11 @@ pub fn named(
     Ok(values.texts())
 }
 
-fn others_notice(path: &Path, others: &[String]) -> Option<String> {
+/// Places alone: a word in the place of a key may be a password that slipped out of its line.
+fn others_notice(others: &[Place]) -> Option<String> {
     let (first, count) = (others.first()?, others.len());
     let keys = if count == 1 { "key is" } else { "keys are" };
-    Some(format!("{}: {count} other {keys} not read, `{first}` the first of them", path.display()))
+    Some(format!("{first}: {count} other {keys} not read, this the first of them"))
 }
 
 /// `host:port`, as in `cluster.coordinator` and in a flag.

@@ -101,7 +101,8 @@ pub(crate) fn address(given: Text<'_>) -> Parsed<IpAddr> {
 }
 
 pub(crate) fn trust_domain(given: Text<'_>) -> Parsed<TrustDomain> {
-    TrustDomain::new(given.text).map_err(|e| format!("a name: {e}"))
+    // The error of a name quotes it, and whether this text may be shown is decided elsewhere.
+    TrustDomain::new(given.text).map_err(|_| "a name of a-z, 0-9, '-' and '.', such as mesh.internal".to_owned())
 }
 
 pub(crate) fn log_level(given: Text<'_>) -> Parsed<LogLevel> {

@@ -8,7 +8,9 @@ const HEAD: &str = "\
 # before. Keys may be written in any case. A relative path counts from the folder of the file that names it.
 # An environment variable overrides a key: the dotted path in upper case with underscores (COMMON_SECURITY_TLSMODE).
 # Unknown keys in tls, internaltls, cluster, management and coordinator are errors; other sections of a Milvus
-# configuration may stay, and are counted in one line of the log.
+# configuration may stay, and are counted in one line of the log. An empty value takes a key back to its default; where
+# that would take protection away (paths of certificates and lists, tlsMode, addresses) it is an error: leave the key out.
+# No anchors, aliases or tags; at most 256 KiB, 10,000 values, 32 levels.
 ";
 
 /// What config/milvus.yaml holds.

@@ -9,7 +9,7 @@ use internaltls::identity::{NodeId, TrustDomain};
 use crate::Secret;
 use crate::error::SettingsError;
 use crate::keys::*;
-use crate::values::Values;
+use crate::values::{Values, shown};
 
 /// The proxy's listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,7 +249,7 @@ fn available(values: &Values) -> Result<(), SettingsError> {
         Some(given) => Err(SettingsError::NotAvailable {
             place: given.place.clone(),
             key: MESH_PERMISSIVE_UNTIL.info.path,
-            value: given.text.clone(),
+            value: shown(&given.text),
             instead: "internaltls.mode: strict",
         }),
     }
@@ -261,7 +261,7 @@ fn only(values: &Values, key: &Key<&'static str>, built: &'static str) -> Result
         Some(given) if value != built => Err(SettingsError::NotAvailable {
             place: given.place.clone(),
             key: key.info.path,
-            value: value.to_owned(),
+            value: format!("`{value}`"),
             instead: built,
         }),
         _ => Ok(()),
@@ -365,13 +365,35 @@ pub(crate) fn password_notice(values: &Values) -> Result<Option<String>, Setting
     }))
 }
 
+/// Material of the edge that its mode leaves unread.
+pub(crate) fn edge_warnings(values: &Values) -> Result<Vec<String>, SettingsError> {
+    let mode = values.get(&TLS_MODE)?;
+    let first =
+        |keys: &[&Key<PathBuf>]| keys.iter().find_map(|key| Some((key.info.path, values.given(key)?.place.clone())));
+    let unread = match mode {
+        EdgeMode::Off => first(&[&EDGE_CERT, &EDGE_KEY, &EDGE_CA, &EDGE_CRL, &EDGE_DISTRUST]),
+        EdgeMode::OneWay => first(&[&EDGE_CRL, &EDGE_DISTRUST]),
+        EdgeMode::TwoWay => None,
+    };
+    let Some((key, place)) = unread else { return Ok(Vec::new()) };
+    let (is, answer) = match (mode, values.given(&TLS_MODE)) {
+        (EdgeMode::OneWay, _) => {
+            ("is 1: clients show no certificate, so it revokes nothing", "set common.security.tlsMode to 2")
+        }
+        (_, None) => ("is not set: clients are served in plaintext", "set common.security.tlsMode to 1 or 2"),
+        (_, Some(_)) => ("is 0: clients are served in plaintext", "set common.security.tlsMode to 1 or 2"),
+    };
+    Ok(vec![format!("{place}: {key} is set, but common.security.tlsMode {is}; {answer}, or remove the key")])
+}
+
 pub(crate) fn storage_notice(values: &Values) -> Option<String> {
     let address = values.given(&MINIO_ADDRESS)?;
     match values.given(&MINIO_BUCKET) {
         Some(_) => None,
         None => Some(format!(
             "{}: minio.address is {} but minio.bucketName is not set: rows are kept in the local folder",
-            address.place, address.text
+            address.place,
+            shown(&address.text)
         )),
     }
 }

@@ -1,19 +1,27 @@
 //! Layers over one another → the one text that counts for each key.
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::check::{known, map_name};
+use crate::check::{expected, known, map_name};
 use crate::error::{Place, SettingsError};
 use crate::keys::{Key, KeyInfo};
 use crate::layers::{Entry, Layer, Written};
 use crate::parse::Text;
 
 /// A value and where it comes from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Given {
     pub(crate) text: String,
     pub(crate) place: Place,
     folder: PathBuf,
+}
+
+/// Without the text: it may be a secret.
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "given at {}", self.place)
+    }
 }
 
 impl Given {
@@ -32,7 +40,8 @@ pub(crate) struct Values {
 }
 
 impl Values {
-    /// Puts a layer over what is there. An empty value takes a key back to its default.
+    /// Puts a layer over what is there. An empty value takes a key back to its default, or is an error where that would
+    /// take protection away.
     pub(crate) fn put(&mut self, layer: &Layer) -> Result<(), SettingsError> {
         let mut maps: BTreeMap<&'static str, Given> = BTreeMap::new();
         for entry in &layer.entries {
@@ -52,23 +61,13 @@ impl Values {
                 let given = Given { text: text.to_owned(), place: entry.place.clone(), folder: folder.to_owned() };
                 self.given.insert(key.path, given);
             }
-            None if key.path.starts_with("common.security.") => self.refuse_to_forget(key, entry)?,
+            None if key.guards => {
+                let before = self.given.get(key.path).map(|given| given.place.clone());
+                return Err(SettingsError::Empty { place: entry.place.clone(), key: key.path, before });
+            }
             None => drop(self.given.remove(key.path)),
         }
         Ok(())
-    }
-
-    /// A template that expanded to nothing must not switch off what an earlier layer switched on.
-    fn refuse_to_forget(&self, key: &KeyInfo, entry: &Entry) -> Result<(), SettingsError> {
-        match self.given.get(key.path) {
-            None => Ok(()),
-            Some(before) => Err(SettingsError::Value {
-                place: entry.place.clone(),
-                key: key.path,
-                found: "nothing".to_owned(),
-                expected: format!("a value, for {} gives `{}`", before.place, before.text),
-            }),
-        }
     }
 
     /// Everything that was given, as text; paths joined with the folder they count from.
@@ -106,9 +105,28 @@ fn parse<T>(key: &Key<T>, text: &str, folder: &Path, place: &Place) -> Result<T,
     (key.parse)(Text { text, folder }).map_err(|expected| SettingsError::Value {
         place: place.clone(),
         key: key.info.path,
-        found: if key.info.secret { "hidden".to_owned() } else { format!("`{text}`") },
+        found: found(&key.info, text),
         expected,
     })
+}
+
+/// A value as a message may show it. A secret is not; nor is a list, in whose place a secret's key may stand with its
+/// value; nor what looks like a URL, which may hold a name and a password.
+fn found(key: &KeyInfo, text: &str) -> String {
+    match key {
+        KeyInfo { secret: true, .. } => "hidden".to_owned(),
+        KeyInfo { map: true, .. } => "a list with something in it that does not fit".to_owned(),
+        _ => shown(text),
+    }
+}
+
+/// The value of a key that is no secret's: short, on one line, without credentials.
+pub(crate) fn shown(text: &str) -> String {
+    if text.contains("://") || text.contains('@') {
+        return "a URL (not shown, for it may hold a password)".to_owned();
+    }
+    let cut: String = text.chars().take(80).collect();
+    format!("`{}`", cut.escape_debug())
 }
 
 /// The text of an entry; `None` where it is empty.
@@ -121,7 +139,7 @@ fn plain<'e>(key: &KeyInfo, entry: &'e Entry) -> Result<Option<&'e str>, Setting
             place: entry.place.clone(),
             key: key.path,
             found: (*what).to_owned(),
-            expected: "one value".to_owned(),
+            expected: expected(key).to_owned(),
         }),
     }
 }

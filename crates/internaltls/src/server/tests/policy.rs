@@ -127,3 +127,25 @@ async fn a_change_that_leaves_a_call_allowed_leaves_it_alone() {
     scene.rig.behaviour.release.add_permits(1);
     assert_eq!(within("the call finishes", call).await.unwrap().unwrap().headers()["grpc-status"], "0");
 }
+
+/// Invariant 3, for contents that cost more than they may: the process lives, and so does the last good policy.
+#[tokio::test]
+async fn invariant_3_hostile_policy_leaves_the_last() {
+    let scene = Scene::policed(AFTER).await;
+    let client = scene.client().await;
+    let whole = [("600 KB in one line", "- ".repeat(300_000)), ("600 KB of a mapping", "{a: ".repeat(150_000))];
+    for (kind, text) in crate::yaml::tests::hostile().into_iter().chain(whole) {
+        scene.folder.file("policy.yaml", &text);
+        let refused = crate::error::chain(&scene.store.reload().await.unwrap_err());
+        assert!(
+            refused.contains("policy.yaml") && refused.contains("line ") && refused.len() < 1_000,
+            "{kind}: {refused}"
+        );
+        assert!(client.is_served().await, "{kind}");
+        let call = within("a call that the last policy refuses", client.call("Endless", None)).await.unwrap();
+        let refused = tonic::Status::from_header_map(call.headers()).expect("a status");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{kind}");
+    }
+    change(&scene, BEFORE).await;
+    begun(&client, "Endless").await;
+}

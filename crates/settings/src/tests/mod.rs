@@ -8,6 +8,9 @@ use proptest::prelude::*;
 
 use crate::{KEYS, Settings, SettingsError, Storage, reference};
 
+mod harness;
+mod secrets;
+
 /// Both sections as the Milvus documentation gives them.
 const DOCUMENTED: &str = "
 tls:
@@ -33,7 +36,7 @@ fn load_env(yaml: &str, env: &[(&str, &str)]) -> Result<Settings, SettingsError>
     Settings::load_with_env(&file, env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
 }
 
-fn load(yaml: &str) -> Result<Settings, SettingsError> {
+pub(super) fn load(yaml: &str) -> Result<Settings, SettingsError> {
     load_env(yaml, &[])
 }
 
@@ -102,7 +105,10 @@ fn refuses_unknown_key_inside_tls() {
         refusal("internaltls:\n  wibble: 1\n")
             .starts_with("2: unknown key `internaltls.wibble`: the keys of this section are")
     );
-    assert!(refusal("tls:\n  serverPemPath:\n    deep: 1\n").contains("unknown key `tls.serverPemPath.deep`"));
+    assert_eq!(
+        refusal("tls:\n  serverPemPath:\n    deep: 1\n"),
+        "3: `tls.serverPemPath` is a mapping, but must be one value"
+    );
 }
 
 #[test]
@@ -147,7 +153,7 @@ fn refuses_mesh_paths_without_the_switch() {
             .starts_with("2: `internaltls.serverPemPath` is set, but `common.security.internaltlsEnabled` is not")
     );
     let empty = format!("{paths}common:\n  security:\n    internaltlsEnabled:\n");
-    assert!(matches!(load(&empty), Err(SettingsError::SwitchAbsent { .. })));
+    assert!(matches!(load(&empty), Err(SettingsError::Empty { .. })));
     let answered = format!("{paths}common:\n  security:\n    internaltlsEnabled: false\n");
     assert!(!load(&answered).unwrap().internal.enabled);
     assert!(!load_env(paths, &[("COMMON_SECURITY_INTERNALTLSENABLED", "false")]).unwrap().internal.enabled);
@@ -169,7 +175,7 @@ fn refuses_values_that_do_not_fit() {
         ("internaltls.handshake.maxBytes: 64KiB", "number of bytes"),
         ("internaltls.handshake.maxConcurrent: 0", "from 1"),
         ("internaltls.reload.watch: maybe", "true or false"),
-        ("internaltls.trustDomain: Mesh", "trust domain `Mesh`"),
+        ("internaltls.trustDomain: Mesh", "`Mesh`, but must be a name of a-z"),
         ("tls.minVersion: 1.1", "must be 1.2 or 1.3"),
         ("proxy.address: localhost", "IP address"),
         ("cluster.coordinator: http://a:1", "host:port"),
@@ -192,7 +198,9 @@ fn refuses_what_is_not_built() {
         ("internaltls.client: plaintext", "tls"),
         ("internaltls.permissiveUntil: 2027-01-01", "internaltls.mode: strict"),
     ] {
-        assert_eq!(refusal(yaml), format!("1: `{yaml}` is not available in this version: use `{instead}`"));
+        let (key, value) = yaml.split_once(": ").unwrap();
+        let expected = format!("1: `{key}` is `{value}`, which is not available in this version: use `{instead}`");
+        assert_eq!(refusal(yaml), expected);
     }
 }
 
@@ -224,7 +232,8 @@ fn refuses_what_is_not_yaml() {
     assert!(refusal("- a\n").contains("must be a mapping"));
     assert!(refusal("a: 1\n---\nb: 2\n").contains("second document"));
     assert!(refusal("tls: 5\n").contains("`tls` must be a section"));
-    assert!(refusal("x: &x {a: 1}\ntls: *x\n").contains("`tls` must be a section"));
+    assert!(refusal("x: &x {a: 1}\ntls: *x\n").contains("1: anchors are not read"));
+    assert!(refusal("tls: {crlPath: {}}\n").contains("`tls.crlPath` is an empty mapping, but must be one value"));
     assert!(refusal("? {a: b}\n: c\n").contains("a key must be plain text"));
 }
 
@@ -238,7 +247,7 @@ fn other_keys_are_counted_in_one_notice() {
     let settings = load("etcd:\n  endpoints: [a, b]\n  ssl: {tlsCert: x}\nmq:\n  type: default\n").unwrap();
     assert_eq!(settings.notices.len(), 1);
     assert!(
-        settings.notices[0].ends_with("3 other keys are not read, `etcd.endpoints` the first of them"),
+        settings.notices[0].ends_with("milvus.yaml:2: 3 other keys are not read, this the first of them"),
         "{:?}",
         settings.notices
     );
@@ -277,16 +286,81 @@ fn folder_layers_lie_over_one_another() {
     assert_eq!(names, ["c"], "the last list counts alone");
 }
 
+/// Invariant 1: a template that expanded to nothing switches off nothing.
 #[test]
-fn empty_value_does_not_switch_security_off() {
-    for empty in ["tlsMode:", "tlsMode: ''"] {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        write("milvus.yaml", "common: {security: {tlsMode: 2}}\n");
-        write("user.yaml", &format!("common:\n  security:\n    {empty}\n"));
-        let error = Settings::load_with_env(folder.path(), std::iter::empty()).unwrap_err().to_string();
-        assert!(error.contains("common.security.tlsMode") && error.contains("user.yaml:"), "{error}");
+fn invariant_1_refuses_empty_guards() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let refusal = || Settings::load_with_env(folder.path(), std::iter::empty()).unwrap_err().to_string();
+    for key in KEYS.iter().filter(|key| key.guards) {
+        for empty in ["", " ''", " ~", " # comment"] {
+            write("milvus.yaml", &format!("# a comment\n{}: word\n", key.path));
+            write("user.yaml", &format!("{}:{empty}\n", key.path));
+            let (milvus, user) = (folder.path().join("milvus.yaml"), folder.path().join("user.yaml"));
+            let said = format!(
+                "{}:1: `{}` is empty, which would take away what it protects: give it a value, or remove the line; to do without it, remove it at {}:2 too",
+                user.display(),
+                key.path,
+                milvus.display()
+            );
+            assert_eq!(refusal(), said);
+            write("milvus.yaml", "");
+            assert!(refusal().ends_with("give it a value, or remove the line"), "{}", refusal());
+        }
     }
+}
+
+#[test]
+fn guards_are_decided_by_kind() {
+    let guards: Vec<_> = KEYS.iter().filter(|key| key.guards).map(|key| key.path).collect();
+    let by_section = |key: &&crate::KeyInfo| {
+        key.path.starts_with("common.security.")
+            || key.path.starts_with("tls.")
+            || key.path.ends_with(".address")
+            || key.path.ends_with("healthAddress")
+    };
+    let by_file =
+        |key: &&crate::KeyInfo| key.file && !["internaltls.reload.forcePath", "localStorage.path"].contains(&key.path);
+    let missing: Vec<_> = KEYS
+        .iter()
+        .filter(|key| by_section(key) || by_file(key))
+        .map(|key| key.path)
+        .filter(|path| !guards.contains(path))
+        .collect();
+    // Loopback is the default of the one, nothing is reached without the other.
+    assert_eq!(missing, ["management.address", "minio.address"]);
+}
+
+/// `minio.accessKeyID:` is how Milvus says that a role of the machine is used.
+#[test]
+fn empty_values_of_others_are_defaults() {
+    let yaml = "minio: {accessKeyID: , secretAccessKey: '', region: , bucketName: }\nlog.level:\nproxy.http.port:\n";
+    assert_eq!(load(yaml).unwrap().storage, Storage::Local { path: "data".into() });
+}
+
+#[test]
+fn material_without_its_mode_is_warned_of() {
+    let warnings = |yaml: &str| -> Vec<_> {
+        let loaded = load(yaml).unwrap().warnings;
+        loaded.into_iter().map(|line| line.split_once("milvus.yaml:").unwrap().1.to_owned()).collect()
+    };
+    for path in ["serverPemPath", "serverKeyPath", "caPemPath", "crlPath", "distrustPath"] {
+        assert_eq!(
+            warnings(&format!("tls.{path}: a\n")),
+            [format!(
+                "1: tls.{path} is set, but common.security.tlsMode is not set: clients are served in plaintext; set common.security.tlsMode to 1 or 2, or remove the key"
+            )]
+        );
+        let zero = warnings(&format!("common.security.tlsMode: 0\ntls.{path}: a\n"));
+        assert!(zero[0].starts_with(&format!("2: tls.{path} is set, but common.security.tlsMode is 0: ")), "{zero:?}");
+    }
+    let one_way = format!("{DOCUMENTED}\ntls.distrustPath: a\n");
+    assert!(
+        warnings(&one_way)[0]
+            .contains("tls.distrustPath is set, but common.security.tlsMode is 1: clients show no certificate")
+    );
+    assert!(warnings(DOCUMENTED).is_empty() && warnings("").is_empty());
+    assert!(warnings(&one_way.replace("tlsMode: 1", "tlsMode: 2")).is_empty());
 }
 
 #[test]
