@@ -55,6 +55,13 @@ pub struct Reload {
     pub crl_grace: Duration,
     /// How many live peers are asked, one a role, before a new leaf, key or bundle is published; 0 asks nobody. Default 3.
     pub trials: usize,
+    /// How long one of them may take to answer, from the first packet to the last byte. One that does not answer in time has no
+    /// say, as one that is not reachable. It bounds how long a peer can hold a new leaf back by saying nothing. Default 3 s.
+    pub trial_timeout: Duration,
+    /// Where all nodes share one leaf: how long the key before the one in use is still accepted from peers. For longer while
+    /// a peer that is connected still shows it; never beyond its certificate's notAfter, nor once it is distrusted. Default
+    /// 10 min: the time that all nodes have to get the same files.
+    pub previous_key: Duration,
 }
 
 impl Default for Reload {
@@ -66,6 +73,8 @@ impl Default for Reload {
             watch: true,
             crl_grace: Duration::from_secs(60 * 60),
             trials: 3,
+            trial_timeout: Duration::from_secs(3),
+            previous_key: Duration::from_secs(10 * 60),
         }
     }
 }

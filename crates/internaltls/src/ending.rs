@@ -7,11 +7,13 @@
 //!    waits until one of them has ended, which the grace of a drain bounds, and then takes the newest generation. Where each
 //!    generation brings a new leaf both ends know the same, and there are never more than [`MOST_DRAINING`].
 //! 4. By quiet: too long without a call.
+//! 5. By its shared key: who shows one that is in the ring no longer drains, whether or not a generation was published. The
+//!    ring is asked once a second.
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::error::VerifyError;
+use crate::error::{Reason, VerifyError};
 
 /// Generations that may drain between two nodes at once.
 pub(crate) const MOST_DRAINING: usize = 2;
@@ -38,13 +40,15 @@ pub enum EndReason {
     DrainTimeout,
     /// The endpoint is no longer listed, or a new connection took its place.
     Replaced,
+    /// The peer showed a shared key that is accepted no longer.
+    RetiredKey,
     /// The peer takes no more calls on it, or closed it.
     Peer,
 }
 
 impl EndReason {
     /// All of them, in the order of their names.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Distrusted,
         Self::DrainTimeout,
         Self::Expiry,
@@ -53,6 +57,7 @@ impl EndReason {
         Self::Peer,
         Self::Policy,
         Self::Replaced,
+        Self::RetiredKey,
         Self::Rotation,
         Self::Shutdown,
     ];
@@ -70,6 +75,7 @@ impl EndReason {
             Self::NoRequest => "no-request",
             Self::DrainTimeout => "drain-timeout",
             Self::Replaced => "replaced",
+            Self::RetiredKey => "retired-key",
             Self::Peer => "peer",
         }
     }
@@ -102,8 +108,10 @@ pub(crate) enum Standing {
     Behind,
     /// It cannot tell: the revocation list that it would ask is too old. The peer could not connect anew.
     Untold,
-    /// It does not: its CA has gone, or its shared key is too old. That may be an accident.
+    /// It does not: its CA has gone. That may be an accident.
     Unvouched,
+    /// It does not: its shared key is accepted no longer.
+    KeyRetired,
     /// A CRL or the distrust list names it. That is meant.
     Distrusted,
 }
@@ -116,6 +124,7 @@ impl Standing {
             Ok(_) => Self::Behind,
             Err(error) if error.is_distrust() => Self::Distrusted,
             Err(error) if error.is_stale_list() => Self::Untold,
+            Err(error) if error.reason == Reason::UnknownSharedKey => Self::KeyRetired,
             Err(_) => Self::Unvouched,
         }
     }
@@ -129,7 +138,7 @@ pub(crate) enum Verdict {
     /// The peer is still vouched for: its calls may finish where a listener drains on rotation.
     Succeed,
     /// The peer is no longer vouched for: its calls may finish, and then it goes.
-    Drain,
+    Drain(EndReason),
     /// The peer is distrusted: close now.
     Cut,
 }
@@ -143,7 +152,8 @@ pub(crate) fn verdict(made: u64, newest: u64, standing: impl FnOnce() -> Standin
     match standing() {
         Standing::Vouched => Verdict::Succeed,
         Standing::Behind | Standing::Untold => Verdict::Keep,
-        Standing::Unvouched => Verdict::Drain,
+        Standing::Unvouched => Verdict::Drain(EndReason::Rotation),
+        Standing::KeyRetired => Verdict::Drain(EndReason::RetiredKey),
         Standing::Distrusted => Verdict::Cut,
     }
 }
@@ -231,7 +241,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::error::{LeafNames, Reason};
+    use crate::error::LeafNames;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -246,7 +256,8 @@ mod tests {
         assert_eq!(verdict(1, 2, || Standing::Vouched), Verdict::Succeed);
         assert_eq!(verdict(1, 2, || Standing::Behind), Verdict::Keep);
         assert_eq!(verdict(1, 2, || Standing::Untold), Verdict::Keep);
-        assert_eq!(verdict(1, 2, || Standing::Unvouched), Verdict::Drain);
+        assert_eq!(verdict(1, 2, || Standing::Unvouched), Verdict::Drain(EndReason::Rotation));
+        assert_eq!(verdict(1, 2, || Standing::KeyRetired), Verdict::Drain(EndReason::RetiredKey));
         assert_eq!(verdict(1, 2, || Standing::Distrusted), Verdict::Cut);
     }
 
@@ -257,6 +268,7 @@ mod tests {
         assert_eq!(of(Reason::StaleCrl { issuer: "CN=ca".into(), next_update: at(1) }), Standing::Untold);
         assert_eq!((of(Reason::Revoked), of(Reason::Distrusted)), (Standing::Distrusted, Standing::Distrusted));
         assert_eq!(of(Reason::UnknownRevocation("")), Standing::Unvouched);
+        assert_eq!(of(Reason::UnknownSharedKey), Standing::KeyRetired);
     }
 
     #[test]

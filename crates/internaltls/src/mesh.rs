@@ -110,11 +110,11 @@ impl Mesh {
         let registry = Registry::new(telemetry.clone());
         let runtime = tokio::runtime::Handle::current();
         if let Some(store) = &store {
-            let (limits, trials) = (config.limits, config.reload.trials);
+            let (limits, trials, trial_timeout) = (config.limits, config.reload.trials, config.reload.trial_timeout);
             let (registry, telemetry, runtime) = (registry.clone(), telemetry.clone(), runtime.clone());
             ticker::start(store, registry.clone(), Arc::clone(&clock), limits.drain);
             let force = Force::at(force_path(&config));
-            store.heed(Connected { registry, limits, telemetry, runtime, trials, force });
+            store.heed(Connected { registry, limits, telemetry, runtime, trials, trial_timeout, force });
         }
         Ok(Self { inner: Arc::new(Inner { config, store, registry, telemetry, clock, runtime }) })
     }

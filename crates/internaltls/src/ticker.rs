@@ -27,6 +27,7 @@ async fn run(store: Weak<Store>, registry: Registry, clock: Arc<dyn Clock>, grac
         ticks.tick().await;
         let Some(store) = store.upgrade() else { return };
         store.look_at_the_clock();
+        store.retire_keys(&registry);
         registry.expire(clock.now(), grace);
     }
 }

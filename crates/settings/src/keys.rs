@@ -122,6 +122,8 @@ keys! {
         "Trust anchors for all other nodes.", file, guards;
     MESH_SNI: String = "internaltls.sni", parse::text, NONE,
         "Where all nodes share one leaf: the name it bears. Not set: read from the leaf.";
+    MESH_PREVIOUS_KEY: Duration = "internaltls.previousKeySeconds", parse::seconds_or_none, Some("600"),
+        "Where all nodes share one leaf: seconds that the key before the one in use is still accepted. Longer while a connected peer shows it; never once it has expired or is distrusted.";
     MESH_CLIENT_CERT: PathBuf = "internaltls.clientPemPath", parse::path, NONE,
         "A separate leaf to dial with. Not set: the server pair.", file, guards;
     MESH_CLIENT_KEY: PathBuf = "internaltls.clientKeyPath", parse::path, NONE,
@@ -153,6 +155,8 @@ keys! {
         "Ask the kernel for file events. false: the poll alone.";
     RELOAD_TRIALS: u32 = "internaltls.reload.trialPeers", parse::few, Some("3"),
         "Live peers, one a role, that are asked whether they would accept a new leaf or bundle before it is served. 0: nobody.";
+    RELOAD_TRIAL_TIMEOUT: Duration = "internaltls.reload.trialTimeoutSeconds", parse::seconds, Some("3"),
+        "Seconds that such a peer has to answer. One that says nothing in this time is not waited for.";
     RELOAD_FORCE: PathBuf = "internaltls.reload.forcePath", parse::path, NONE,
         "Where an operator names, by the hash in status and log, a set held back for the sake of peers that is to be served all the same, once. Not set: reload-force beside serverPemPath.", file;
     CRL_GRACE: Duration = "internaltls.crl.graceSeconds", parse::seconds_or_none, Some("3600"),

@@ -312,6 +312,8 @@ fn reload(values: &Values) -> Result<Reload, SettingsError> {
         retry: values.get(&RELOAD_RETRY)?,
         watch: values.get(&RELOAD_WATCH)?,
         trials: values.get(&RELOAD_TRIALS)? as usize,
+        trial_timeout: values.get(&RELOAD_TRIAL_TIMEOUT)?,
+        previous_key: values.get(&MESH_PREVIOUS_KEY)?,
         crl_grace: values.get(&CRL_GRACE)?,
     })
 }

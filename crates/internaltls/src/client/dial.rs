@@ -182,6 +182,7 @@ impl Dialer {
         match Standing::of(&self.judged(&store.current(), conn.chain(), conn.endpoint()), |_| true) {
             Standing::Distrusted => conn.cut(EndReason::Distrusted),
             Standing::Unvouched => conn.drain(EndReason::Rotation),
+            Standing::KeyRetired => conn.drain(EndReason::RetiredKey),
             Standing::Vouched | Standing::Behind | Standing::Untold => {}
         }
     }
@@ -251,6 +252,7 @@ impl Dialer {
         let sni = generation.server_name(&self.role);
         ConnectionFacts {
             peer_serial: Some(vouched.serial),
+            peer_key: Some(vouched.spki_sha256),
             own_serial: Some(generation.leaf.serial.clone()),
             tls: Some(TlsFacts::of(tls.get_ref().1, Some(&sni.to_str()))),
             generation: generation.number,
@@ -268,6 +270,7 @@ impl Dialer {
             peer,
             peer_addr,
             peer_serial: None,
+            peer_key: None,
             own_serial: None,
             tls: None,
             generation: 0,

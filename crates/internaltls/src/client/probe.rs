@@ -1,7 +1,8 @@
 //! Asking a live peer about a candidate: one dial with it, one call, and the connection is closed.
 //!
-//! It goes to the address of a connection that exists, is not registered and carries no call of anybody's. Only a TCP
-//! connection that cannot be had counts as not reachable; whatever happens after that is the peer's answer.
+//! 1. It goes to the address of a connection that exists, is not registered and carries no call of anybody's.
+//! 2. All of it has one time limit. A peer that is silent, or slow, at whatever step is told apart from one that cannot be
+//!    reached and from one that breaks off: breaking off is an answer.
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -41,6 +42,12 @@ pub enum ProbeError {
     /// Nobody listens there any more.
     #[error("it cannot be reached")]
     Unreachable(#[source] DialError),
+    /// It accepted the connection, or the kernel of its host did, and no answer came in time.
+    #[error("it did not answer within {after:?}")]
+    Silent {
+        /// The time that it had.
+        after: Duration,
+    },
     /// The handshake failed.
     #[error("the connection failed")]
     Dial(#[source] DialError),
@@ -52,30 +59,21 @@ pub enum ProbeError {
     Refused(String),
 }
 
-/// Asks one peer, with the candidate as our certificate and our trust.
+/// Asks one peer, with the candidate as our certificate and our trust. `time` bounds all of it.
 pub(crate) async fn ask(
     target: &Target,
     candidate: &Generation,
     question: Question,
     limits: &Limits,
+    time: Duration,
 ) -> Result<Answer, ProbeError> {
-    let tcp = reach(target.address, limits).await.map_err(ProbeError::Unreachable)?;
     let whole = async {
+        let dialled = tcp::dial(target.address, limits).await;
+        let tcp = dialled.map_err(|error| ProbeError::Unreachable(DialError::Connect(error)))?;
         let tls = shake(tcp, target, candidate).await.map_err(ProbeError::Dial)?;
         call(tls, target, candidate, question).await
     };
-    timeout(limits.connect, whole).await.unwrap_or_else(|_| Err(ProbeError::Dial(late(limits.connect))))
-}
-
-fn late(after: Duration) -> DialError {
-    DialError::TimedOut { after, stage: "the trial" }
-}
-
-async fn reach(address: SocketAddr, limits: &Limits) -> Result<TcpStream, DialError> {
-    match timeout(limits.connect, tcp::dial(address, limits)).await {
-        Ok(dialled) => dialled.map_err(DialError::Connect),
-        Err(_) => Err(late(limits.connect)),
-    }
+    timeout(time, whole).await.unwrap_or(Err(ProbeError::Silent { after: time }))
 }
 
 async fn shake(tcp: TcpStream, target: &Target, candidate: &Generation) -> Result<TlsStream<TcpStream>, DialError> {

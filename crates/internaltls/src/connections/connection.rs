@@ -169,6 +169,11 @@ impl Connection {
         self.shown.get().map_or(&[], Vec::as_slice)
     }
 
+    /// Whether it takes new calls.
+    pub(crate) fn is_serving(&self) -> bool {
+        *self.phase.borrow() == Phase::Serving
+    }
+
     /// Whether it has been told to close at once.
     pub(crate) fn is_cut(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Cut(_))

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::ending::Making;
 use crate::foreign;
 use crate::identity::Identity;
+use crate::verify::KeyHash;
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -73,6 +74,8 @@ pub(crate) struct ConnectionFacts {
     pub(crate) peer_addr: SocketAddr,
     /// Lower hex; `None` when the peer showed no certificate.
     pub(crate) peer_serial: Option<String>,
+    /// SPKI SHA-256 of the peer's leaf; `None` when it showed none.
+    pub(crate) peer_key: Option<KeyHash>,
     /// Serial of the leaf that we showed; `None` without TLS.
     pub(crate) own_serial: Option<String>,
     /// `None` without TLS.

@@ -10,7 +10,7 @@
 mod connection;
 mod facts;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
@@ -25,6 +25,7 @@ pub use crate::ending::EndReason;
 use crate::ending::{Neighbour, has_room, replaced_by_dialler};
 use crate::identity::Identity;
 use crate::telemetry::{Reading, Surface, Telemetry};
+use crate::verify::KeyHash;
 
 /// All live connections of a mesh or an edge. Cheap to clone; clones show the same connections.
 #[derive(Debug, Clone)]
@@ -149,6 +150,20 @@ impl Registry {
         self.connections().iter().for_each(|connection| connection.expire(now, grace));
     }
 
+    /// The keys that connected peers show. A connection that was cut shows nothing any more.
+    pub(crate) fn shown_keys(&self) -> HashSet<KeyHash> {
+        self.connections().iter().filter(|c| !c.is_cut()).filter_map(|c| c.facts.peer_key).collect()
+    }
+
+    /// Drains the connections of peers whose key does not fit. Those that drain from now on.
+    pub(crate) fn retire(&self, fits: impl Fn(&KeyHash) -> bool) -> Vec<Arc<Connection>> {
+        let unfit = |c: &Arc<Connection>| c.facts.peer_key.is_some_and(|key| !fits(&key));
+        let (retired, serving) = (self.connections().into_iter().filter(unfit), |c: &Arc<Connection>| c.is_serving());
+        let retired: Vec<_> = retired.filter(serving).collect();
+        retired.iter().for_each(|connection| connection.drain(EndReason::RetiredKey));
+        retired
+    }
+
     /// Moves whenever a connection has gone.
     pub(crate) fn departures(&self) -> watch::Receiver<u64> {
         self.shelf.departed.subscribe()
@@ -195,6 +210,7 @@ mod tests {
             peer: Identity::Shared,
             peer_addr: ([127, 0, 0, 1], 1).into(),
             peer_serial: Some("0a".into()),
+            peer_key: None,
             own_serial: Some("0b".into()),
             tls: Some(TlsFacts {
                 version: "TLSv1.3",

@@ -13,7 +13,7 @@ use super::status::Layout;
 use crate::config::EdgeMode;
 use crate::error::{LoadError, MaterialFile, Part, Reason};
 use crate::identity::{Identity, bears_name, claims_a_node};
-use crate::verify::{Anchor, CertificateFacts, KeyRing, Lists, PeerSide, Rules, Trust};
+use crate::verify::{Anchor, CertificateFacts, KeyRing, Lists, PeerSide, Rules, SharedKey, Trust};
 
 /// A set that is fit, and how it is to be used.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub(super) struct Checked {
 
 impl Checked {
     /// The public keys that nodes with this set show.
-    pub(super) fn keys(&self) -> Vec<[u8; 32]> {
-        std::iter::once(&self.server).chain(&self.client).map(|pair| pair.facts.spki_sha256).collect()
+    pub(super) fn keys(&self) -> Vec<SharedKey> {
+        std::iter::once(&self.server).chain(&self.client).map(Pair::shared_key).collect()
     }
 
     /// The pair to dial with.
@@ -210,8 +210,7 @@ fn as_peers_will(
     ca: &MaterialFile,
     now: SystemTime,
 ) -> Result<Checked, LoadError> {
-    let ring = Arc::new(KeyRing::default());
-    ring.offer(checked.keys());
+    let ring = Arc::new(KeyRing::of(checked.keys()));
     let rules = rules(purpose, checked.layout.as_ref(), ring);
     let trust = Trust::new(checked.anchors, checked.lists, rules);
     vouch(&trust, &checked.server, PeerSide::Server, ca, now)?;

@@ -42,8 +42,8 @@ pub(crate) use force::Force;
 pub(crate) use generation::{Generation, Purpose};
 pub(crate) use peers::Connected;
 pub use status::{
-    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, LookStatus, MaterialStatus, ReloadStatus, WatchState,
-    WatchStatus,
+    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, LookStatus, MaterialStatus, ReloadStatus, SharedKeyStatus,
+    WatchState, WatchStatus,
 };
 pub(crate) use store::{Reloaded, Store};
 

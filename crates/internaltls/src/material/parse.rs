@@ -12,7 +12,7 @@ use super::lists::Seen;
 use super::pem::blocks;
 use super::source::Snapshot;
 use crate::error::{LoadError, MaterialFile, Part};
-use crate::verify::{Anchor, CertificateFacts, Lists};
+use crate::verify::{Anchor, CertificateFacts, Lists, SharedKey};
 
 /// A leaf with its intermediates and its key.
 #[derive(Clone)]
@@ -21,6 +21,13 @@ pub(super) struct Pair {
     pub(super) key: MaterialFile,
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) facts: CertificateFacts,
+}
+
+impl Pair {
+    /// Its key, as a leaf that all nodes share.
+    pub(super) fn shared_key(&self) -> SharedKey {
+        SharedKey { spki_sha256: self.facts.spki_sha256, not_after: self.facts.not_after }
+    }
 }
 
 impl fmt::Debug for Pair {

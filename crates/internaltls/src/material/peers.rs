@@ -6,13 +6,14 @@
 //!    compromised peer could veto its own removal; so has a peer that what is served refuses already.
 //! 3. A peer may have an old connection that drains beside a new one: it is orphaned only when none of its connections would
 //!    be vouched for.
-//! 4. Then some of the peers that we dial are asked whether they would accept the candidate, by their own bundle of now.
+//! 4. Then some of the peers that we dial are asked whether they would accept the candidate, by their own bundle of now. One
+//!    that accepts the connection and says nothing has no say: a peer that hangs must not keep us from renewing.
 //! 5. Peers that dial us and that we do not dial cannot be asked. A leaf of a CA that is new here waits until each of them has
 //!    shown a leaf of that CA, which proves that it trusts it; but not for ever, since it may not mean to.
 //! 6. Where all nodes share one pair, they get the next one together, and the key tells who belongs: nothing is held back.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
@@ -91,6 +92,15 @@ fn still_has_a_say(
     by_what_is_served.is_ok() && unlisted.vouch(chain, side, None, now).is_ok()
 }
 
+/// What came of asking.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// The first that would refuse us.
+    pub(super) refused: Option<LoadError>,
+    /// Those that did not answer in time.
+    pub(super) silent: Vec<String>,
+}
+
 /// Whom to ask, and how.
 pub(crate) struct Connected {
     pub(crate) registry: Registry,
@@ -99,43 +109,57 @@ pub(crate) struct Connected {
     pub(crate) runtime: Handle,
     /// How many peers are asked.
     pub(crate) trials: usize,
+    /// How long each of them has to answer.
+    pub(crate) trial_timeout: Duration,
     /// An operator's word goes above theirs.
     pub(crate) force: Force,
 }
 
 impl Connected {
-    /// Asks live peers whether they would accept the candidate, each under its own bundle of now. One that is not reachable, or
-    /// does not know the question, has no say. Blocks.
+    /// Asks live peers whether they would accept the candidate, each under its own bundle of now. One that is not reachable,
+    /// is silent or does not know the question, has no say. Blocks, for no longer than one peer has to answer.
     pub(super) fn ask(
         &self,
         targets: Vec<Target>,
         candidate: &Arc<Generation>,
         chain: &[CertificateDer<'static>],
         file: &MaterialFile,
-    ) -> Result<(), LoadError> {
+    ) -> Asked {
         let question = Question::of(chain);
         let (told, answers) = std::sync::mpsc::channel();
         for target in targets {
-            let (told, candidate, question, limits) =
-                (told.clone(), Arc::clone(candidate), question.clone(), self.limits);
+            let (told, candidate, question) = (told.clone(), Arc::clone(candidate), question.clone());
+            let (limits, time) = (self.limits, self.trial_timeout);
             self.runtime.spawn(async move {
-                let answer = ask(&target, &candidate, question, &limits).await;
+                let answer = ask(&target, &candidate, question, &limits, time).await;
                 let _ = told.send((target, answer));
             });
         }
         drop(told);
+        let mut asked = Asked::default();
         // All are heard: each has its own time limit.
-        let refused: Vec<_> = answers.iter().filter_map(|(target, answer)| self.heard(target, answer)).collect();
-        match refused.into_iter().next() {
-            None => Ok(()),
-            Some((peer, source)) => Err(LoadError::PeerTrial { file: file.clone(), peer, source: Box::new(source) }),
+        for (target, answer) in answers {
+            if matches!(answer, Err(ProbeError::Silent { .. })) {
+                asked.silent.push(target.name.clone());
+            }
+            let refused = self.heard(target, answer);
+            asked.refused = asked.refused.or_else(|| {
+                let (peer, source) = refused?;
+                Some(LoadError::PeerTrial { file: file.clone(), peer, source: Box::new(source) })
+            });
         }
+        asked.silent.sort();
+        asked
     }
 
     fn heard(&self, target: Target, answer: Result<Answer, ProbeError>) -> Option<(String, ProbeError)> {
         let (result, against) = match answer {
             Ok(answer) if answer.accepted => ("ok", None),
             Ok(answer) => ("refused", Some(ProbeError::Refused(foreign::sentence(&answer.reason)))),
+            Err(error @ ProbeError::Silent { .. }) => {
+                tracing::warn!(peer = target.name, reason = %chain(&error), "a peer that is connected does not answer a trial; it has no say");
+                ("silent", None)
+            }
             Err(error) if has_no_say(&error) => {
                 tracing::info!(peer = target.name, reason = %chain(&error), "a peer has no say in a trial");
                 ("no-say", None)

@@ -44,8 +44,7 @@ pub(super) fn tried(
     number: u64,
     around: &Surroundings,
 ) -> Result<Generation, LoadError> {
-    let ring = Arc::new(KeyRing::default());
-    ring.offer(kept.keys());
+    let ring = Arc::new(KeyRing::of(kept.keys()));
     let generation = build(checked, number, &Surroundings { ring, ..around.clone() })?;
     let failed = |source| LoadError::Trial { file: kept.server.certificate.clone(), source };
     handshake(&generation, kept.chain(), around).map_err(failed)?;

@@ -18,7 +18,7 @@ use super::lists::{Seen, in_force};
 use super::parse::Pair;
 use super::status::Layout;
 use crate::error::{LoadError, MaterialFile};
-use crate::verify::{Anchor, Lists};
+use crate::verify::{Anchor, KeyHash, Lists, PeerSide, SharedKey};
 
 /// The pair and the CAs of a set, without the lists.
 #[derive(Debug, Clone)]
@@ -55,8 +55,16 @@ impl Kept {
     }
 
     /// The public keys that nodes with this set show.
-    pub(super) fn keys(&self) -> Vec<[u8; 32]> {
-        std::iter::once(&self.server).chain(&self.client).map(|pair| pair.facts.spki_sha256).collect()
+    pub(super) fn keys(&self) -> Vec<SharedKey> {
+        self.pairs().map(Pair::shared_key).collect()
+    }
+
+    fn hashes(&self) -> Vec<KeyHash> {
+        self.pairs().map(|pair| pair.facts.spki_sha256).collect()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        std::iter::once(&self.server).chain(&self.client)
     }
 }
 
@@ -78,6 +86,8 @@ pub(super) struct Replaced {
 struct Halves {
     pair: Kept,
     lists: ListsInForce,
+    /// The set before, whose shared keys may still be accepted.
+    before: Option<Kept>,
 }
 
 /// The generation in use, and its halves.
@@ -99,13 +109,13 @@ impl Published {
         around: Surroundings,
         ca: Option<MaterialFile>,
     ) -> Self {
-        around.ring.publish(pair.keys());
+        around.ring.publish(&pair.keys(), around.clock.now());
         let number = generation.number;
         let lists = ListsInForce { seen: Arc::new(lists), number: 1 };
         Self {
             current: ArcSwap::from_pointee(generation),
             newest: watch::Sender::new(number),
-            halves: Mutex::new(Halves { pair, lists }),
+            halves: Mutex::new(Halves { pair, lists, before: None }),
             around,
             ca,
         }
@@ -144,9 +154,15 @@ impl Published {
             return Ok(None);
         }
         let generation = self.build(&pair, &halves.lists.seen)?;
-        self.around.ring.publish(pair.keys());
-        let before = std::mem::replace(&mut halves.pair, pair);
-        Ok(Some(Replaced { generation: self.swap(generation), cas_before: before.anchors }))
+        self.around.ring.publish(&pair.keys(), self.around.clock.now());
+        let same_keys = halves.pair.hashes() == pair.hashes();
+        let replaced = std::mem::replace(&mut halves.pair, pair);
+        let cas_before = replaced.anchors.clone();
+        if !same_keys {
+            halves.before = Some(replaced);
+        }
+        self.distrust_before(&halves, &generation);
+        Ok(Some(Replaced { generation: self.swap(generation), cas_before }))
     }
 
     /// Puts lists that were read into force, over the pair in use.
@@ -155,12 +171,28 @@ impl Published {
         let seen = in_force(&halves.lists.seen, seen, &halves.pair.anchors);
         let generation = self.build(&halves.pair, &seen)?;
         halves.lists = ListsInForce { seen: Arc::new(seen), number: halves.lists.number + 1 };
+        self.distrust_before(&halves, &generation);
         Ok(self.swap(generation))
     }
 
     fn build(&self, pair: &Kept, lists: &Seen) -> Result<Generation, LoadError> {
         let lists = lists.under(self.ca.as_ref(), &pair.anchors, self.around.crl_grace)?;
         build(pair.with(lists), self.current.load().number + 1, &self.around)
+    }
+
+    /// A shared key that was replaced is accepted no longer once what is in force distrusts its certificate, or what vouched
+    /// for it.
+    fn distrust_before(&self, halves: &Halves, generation: &Generation) {
+        let now = self.around.clock.now();
+        let distrusted = |pair: &&Pair| {
+            let judged = generation.trust.vouch(&pair.certified.cert, PeerSide::Server, None, now);
+            judged.is_err_and(|error| error.is_distrust())
+        };
+        let before = halves.before.iter().flat_map(Kept::pairs);
+        let keys: Vec<_> = before.filter(distrusted).map(|pair| pair.facts.spki_sha256).collect();
+        if !keys.is_empty() {
+            self.around.ring.distrust(&keys);
+        }
     }
 
     /// To be called with the lock held: numbers follow one another.

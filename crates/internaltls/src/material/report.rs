@@ -84,6 +84,7 @@ pub(super) struct Summary {
     pub(super) last: ReloadStatus,
     pub(super) differs_since: Option<SystemTime>,
     pub(super) held: Option<HeldStatus>,
+    pub(super) silent: Vec<String>,
 }
 
 /// Whom to wake when a subject begins to differ: its retry comes before its poll.
@@ -100,6 +101,8 @@ pub(super) struct Report {
     telemetry: Arc<Telemetry>,
     stirred: Arc<Stirred>,
     subjects: Mutex<Vec<(Subject, Told)>>,
+    /// The peers that did not answer when they were last asked.
+    silent: Mutex<Vec<String>>,
 }
 
 impl Report {
@@ -113,7 +116,7 @@ impl Report {
         stirred: Arc<Stirred>,
     ) -> Self {
         let subjects = subjects.iter().map(|subject| (*subject, Told::agreed("ok", now))).collect();
-        Self { material, retry, telemetry, stirred, subjects: Mutex::new(subjects) }
+        Self { material, retry, telemetry, stirred, subjects: Mutex::new(subjects), silent: Mutex::default() }
     }
 
     /// Takes down how a look ended. `held` is the set that is held back, if one is.
@@ -147,6 +150,11 @@ impl Report {
         }
     }
 
+    /// Takes down who did not answer when peers were last asked.
+    pub(super) fn silent(&self, peers: &[String]) {
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = peers.to_vec();
+    }
+
     /// All subjects as one.
     pub(super) fn summary(&self) -> Summary {
         let subjects = self.subjects();
@@ -162,6 +170,7 @@ impl Report {
             last: ReloadStatus { at, result, reason: (!reasons.is_empty()).then(|| reasons.join("; ")) },
             differs_since: told().filter_map(|told| told.differs_since).min(),
             held: told().find_map(|told| told.back.clone()),
+            silent: self.silent.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 

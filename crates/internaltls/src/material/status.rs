@@ -1,10 +1,13 @@
 //! What is served, told to people and tools. Serialises to the status document; times are RFC 3339, UTC.
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use super::force::hex;
+
 use crate::clock::rfc3339;
-use crate::verify::{Anchor, CertificateFacts, Crl};
+use crate::verify::{Anchor, CertificateFacts, Crl, Origin, SharedKey};
 
 /// How certificates are laid out over the nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,21 +48,55 @@ pub struct MaterialStatus {
     pub cas: Vec<CaStatus>,
     /// Its revocation lists; empty where none are configured.
     pub crls: Vec<CrlStatus>,
-    /// How the last attempt to read the files ended.
+    /// How the last attempts to read the files ended. Leaf, key and CAs, the lists, and the policy are each read by
+    /// themselves: `failed` if one of them failed, with every reason; else `ok` if one of them was published; `at` is the
+    /// latest.
     pub last_reload: ReloadStatus,
-    /// Since when disk and served differ; `None` while they agree.
+    /// Since when disk and served differ, in whichever of them was the first; `None` while all agree.
     #[serde(serialize_with = "maybe_text")]
     pub differs_since: Option<SystemTime>,
     /// How many seconds that is by now; 0 while they agree.
     pub differs_seconds: u64,
     /// The set on disk that is held back for the sake of peers; `None` while there is none.
     pub held: Option<HeldStatus>,
+    /// The connected peers that did not answer in time when they were last asked about a candidate: they had no say.
+    pub silent_peers: Vec<String>,
     /// Whether the file system tells of changes, or the poll alone sees them.
     pub watch: WatchStatus,
     /// How long ago the files were last looked at, whatever the look found.
     pub look: LookStatus,
     /// The mesh's layout; `None` at an edge.
     pub layout: Option<Layout>,
+    /// Where all nodes share one leaf: the keys that are accepted from peers. Empty in the other layout and at an edge.
+    pub shared_keys: Vec<SharedKeyStatus>,
+}
+
+/// A key that is accepted from peers where all nodes share one leaf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SharedKeyStatus {
+    /// SHA-256 of its SubjectPublicKeyInfo, lower-case hex.
+    pub spki_sha256: String,
+    /// `current` (of the set in use), `before` (of the one before it) or `on-disk` (of a set on disk that passed every check of
+    /// its own).
+    pub origin: &'static str,
+    /// Of one `before`: until when it is accepted; a peer that is connected and shows it puts that off, but not beyond the
+    /// certificate's notAfter.
+    #[serde(serialize_with = "maybe_text")]
+    pub until: Option<SystemTime>,
+    /// The connected peers that show it, by address: in this layout they have no other name.
+    pub shown_by: Vec<SocketAddr>,
+}
+
+impl SharedKeyStatus {
+    pub(super) fn of(key: SharedKey, origin: Origin, shown_by: Vec<SocketAddr>) -> Self {
+        let (origin, until) = match origin {
+            Origin::Current => ("current", None),
+            Origin::Before { until } => ("before", Some(until.min(key.not_after))),
+            Origin::OnDisk => ("on-disk", None),
+        };
+        Self { spki_sha256: hex(&key.spki_sha256), origin, until, shown_by }
+    }
 }
 
 /// A set that passed every check of its own, and that a peer stands against.

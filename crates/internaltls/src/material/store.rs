@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::alarm::{self, ListAlarm, LookAlarm, Looker};
 use super::announcer::Announcer;
 use super::follow::{Bells, Follow, FollowLists};
+use super::force::hex;
 use super::generation::{Generation, Purpose, Surroundings, provider};
 use super::list_turn::{self, ListTurn};
 use super::lists::Seen;
@@ -29,15 +30,16 @@ use super::prepare::{Prepared, prepare};
 use super::published::Published;
 use super::report::{Report, Subject};
 use super::source::Source;
-use super::status::{CaStatus, CrlStatus, LeafStatus, MaterialStatus, WatchState, WatchStatus};
+use super::status::{CaStatus, CrlStatus, LeafStatus, MaterialStatus, SharedKeyStatus, WatchState, WatchStatus};
 use super::turn::PairTurn;
 use super::watch::Watch;
 use crate::clock::Clock;
 use crate::config::{Files, Reload};
+use crate::connections::{Connection, Registry};
 use crate::error::{LoadError, Part};
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
-use crate::verify::{KeyRing, Notices};
+use crate::verify::{KeyRing, Notices, Origin, SharedKey};
 
 /// What a look at the files brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +100,7 @@ impl Store {
             purpose,
             provider: Arc::new(provider()),
             clock,
-            ring: Arc::new(KeyRing::default()),
+            ring: Arc::new(KeyRing::new(reload.previous_key)),
             crl_grace: reload.crl_grace,
             notices: Arc::clone(&notices) as Arc<dyn Notices>,
         };
@@ -173,9 +175,11 @@ impl Store {
             differs_since: summary.differs_since,
             differs_seconds: differs.unwrap_or_default().as_secs(),
             held: summary.held,
+            silent_peers: summary.silent,
             watch: self.watch_status(),
             look: self.looks.status(Instant::now()),
             layout: generation.layout.clone(),
+            shared_keys: self.shared_keys(&generation, now),
         }
     }
 
@@ -199,6 +203,32 @@ impl Store {
     pub(crate) fn look_at_the_clock(&self) {
         self.looks.look(self.word(), Instant::now());
         self.list_alarm.look(self.word(), &self.status().crls, self.around.crl_grace);
+    }
+
+    /// Lets go of shared keys whose time is over, and of the connections of peers that show a key of no set that counts.
+    pub(crate) fn retire_keys(&self, registry: &Registry) {
+        let generation = self.current();
+        let Some(ring) = generation.trust.shared_keys() else { return };
+        let now = self.now();
+        for key in ring.tend(now, &registry.shown_keys()) {
+            tracing::info!(spki_sha256 = hex(&key), "the shared key of the set before is accepted no longer");
+        }
+        for connection in registry.retire(|key| ring.holds(key, now)) {
+            let peer = connection.facts.peer_addr;
+            tracing::warn!(%peer, "a connected peer shows a shared key that is accepted no longer: its connection drains; bring its files up to date");
+        }
+    }
+
+    /// The shared keys that peers may show, and the peers that show one that was replaced.
+    fn shared_keys(&self, generation: &Generation, now: SystemTime) -> Vec<SharedKeyStatus> {
+        let Some(ring) = generation.trust.shared_keys() else { return Vec::new() };
+        let connections = self.pair.connections();
+        let status = |(key, origin): (SharedKey, Origin)| {
+            let shows = |c: &&Arc<Connection>| !c.is_cut() && c.facts.peer_key == Some(key.spki_sha256);
+            let shown_by = connections.iter().filter(shows).map(|c| c.facts.peer_addr).collect();
+            SharedKeyStatus::of(key, origin, shown_by)
+        };
+        ring.list(now).into_iter().map(status).collect()
     }
 
     /// Blocks.

@@ -23,6 +23,7 @@ use super::source::{Snapshot, Source};
 use super::status::{HeldStatus, WatchStatus};
 use super::store::Reloaded;
 use super::watch::{Watch, watched};
+use crate::connections::Connection;
 use crate::error::{LoadError, Part, chain};
 use crate::verify::{Anchor, Lists, PeerSide, Trust, sha256};
 
@@ -54,6 +55,8 @@ struct Turn {
     young: Vec<(Anchor, Instant)>,
     /// The set on disk that is held back for the sake of peers.
     held: Option<HeldStatus>,
+    /// The peers that did not answer when they were last asked.
+    silent: Vec<String>,
 }
 
 /// A set on disk that passed every check of its own, and the lists that it was judged under.
@@ -93,7 +96,7 @@ impl PairTurn {
         watch: Watch,
     ) -> Self {
         let judged_under = published.lists().number;
-        let turn = Turn { served, judged_under, young: Vec::new(), held: None };
+        let turn = Turn { served, judged_under, young: Vec::new(), held: None, silent: Vec::new() };
         let state = Mutex::new(State { turn, watch });
         Self { source, published, around, connected: OnceLock::new(), patience, state }
     }
@@ -103,12 +106,18 @@ impl PairTurn {
         let _ = self.connected.set(connected);
     }
 
+    /// The peers connected now; none before they can be told.
+    pub(super) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.connected.get().map_or_else(Vec::new, |connected| connected.registry.connections())
+    }
+
     /// Takes the turn, and gives the state of the watch. Blocks while it reads and while peers are asked.
     pub(super) fn take(&self, report: &Report) -> (Result<Reloaded, LoadError>, WatchStatus) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { turn, watch } = &mut *state;
         let result = watched(watch, || self.paths(), || self.read_and_publish(turn));
         report.tell(Subject::Pair, &result, turn.held.clone(), self.around.clock.now());
+        report.silent(&turn.silent);
         (result, watch.status())
     }
 
@@ -117,14 +126,14 @@ impl PairTurn {
         let served = self.published.current();
         let looked = self.look(turn, &served);
         let keys = looked.as_ref().ok().and_then(Option::as_ref).map_or_else(Vec::new, |found| found.kept.keys());
-        self.around.ring.offer(keys);
+        self.around.ring.offer(&keys);
         let Some(candidate) = looked? else { return Ok(Reloaded::Unchanged) };
         let objection = self.objection(turn, &served, &candidate);
         match (self.decide(turn, &candidate, objection.as_ref()), objection) {
             (Decision::Publish | Decision::PublishByForce, _) | (_, None) => {
                 let published = self.publish(turn, candidate);
                 if published.is_err() {
-                    self.around.ring.offer(Vec::new());
+                    self.around.ring.offer(&[]);
                 }
                 published
             }
@@ -161,7 +170,7 @@ impl PairTurn {
     }
 
     /// What peers have against a candidate.
-    fn objection(&self, turn: &Turn, served: &Generation, candidate: &Candidate) -> Option<LoadError> {
+    fn objection(&self, turn: &mut Turn, served: &Generation, candidate: &Candidate) -> Option<LoadError> {
         let peers = self.heeded(served)?;
         let generation = &candidate.generation;
         if let Err(orphan) = self.heed_peers(peers, served, generation) {
@@ -172,7 +181,8 @@ impl PairTurn {
         }
         let (chain, file) = (candidate.kept.chain(), &candidate.kept.server.certificate);
         let asked = peers.ask(peers.targets(generation), generation, chain, file);
-        asked.err().or_else(|| self.unheard(turn, peers, candidate))
+        turn.silent = asked.silent;
+        asked.refused.or_else(|| self.unheard(turn, peers, candidate))
     }
 
     /// A leaf that has expired is good for nobody: whatever takes its place is better, and nobody is asked.

@@ -229,6 +229,7 @@ impl Shared {
         let identity = vouched.as_ref().map_or(Identity::Plaintext, |v| v.identity.clone());
         Ok(ConnectionFacts {
             peer_serial: vouched.as_ref().map(|v| v.serial.clone()),
+            peer_key: vouched.as_ref().map(|v| v.spki_sha256),
             own_serial: Some(generation.leaf.serial.clone()),
             tls: Some(TlsFacts::of(shaken.stream.get_ref().1, shaken.sni())),
             generation: generation.number,
@@ -246,6 +247,7 @@ impl Shared {
             peer: peer.clone(),
             peer_addr,
             peer_serial: None,
+            peer_key: None,
             own_serial: None,
             tls: None,
             generation: 0,
@@ -276,9 +278,9 @@ impl Shared {
             Verdict::Keep => {}
             Verdict::Succeed if self.on_rotation == OnRotation::Keep => {}
             Verdict::Succeed => self.succeed(connection).await,
-            Verdict::Drain => {
+            Verdict::Drain(reason) => {
                 tokio::time::sleep(jitter()).await;
-                connection.drain(EndReason::Rotation);
+                connection.drain(reason);
             }
             Verdict::Cut => connection.cut(EndReason::Distrusted),
         }

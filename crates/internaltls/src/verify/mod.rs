@@ -11,13 +11,15 @@
 //!
 //! Parts: `outline` finds the parts of a certificate, `chain` bounds what was sent, `facts` reads a certificate, `trust`
 //! judges it, `routes` finds its paths, `signatures` tells which of them are signed, `path` verifies them, `constraints` has
-//! the rules for its CAs, `recent` remembers it for a moment, `verifier` speaks to rustls.
+//! the rules for its CAs, `recent` remembers it for a moment, `ring` holds the shared keys, `verifier` speaks
+//! to rustls.
 mod chain;
 mod constraints;
 mod facts;
 mod outline;
 mod path;
 mod recent;
+mod ring;
 mod routes;
 mod signatures;
 #[cfg(test)]
@@ -27,5 +29,6 @@ mod verifier;
 
 pub(crate) use chain::{CHAIN_BYTES, SENT, leaf_facts};
 pub(crate) use facts::{CertificateFacts, sha256, system_time};
-pub(crate) use trust::{Anchor, Crl, Expected, KeyRing, Lists, PeerSide, Rules, Trust, Vouched};
+pub(crate) use ring::{KeyHash, KeyRing, Origin, SharedKey};
+pub(crate) use trust::{Anchor, Crl, Expected, Lists, PeerSide, Rules, Trust, Vouched};
 pub(crate) use verifier::{ClientSide, Notices, ServerSide};

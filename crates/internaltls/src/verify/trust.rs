@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor};
 use webpki::CertRevocationList;
 
@@ -15,6 +14,7 @@ use super::constraints::CaUsage;
 use super::facts::CertificateFacts;
 use super::path;
 use super::recent::Recent;
+use super::ring::KeyRing;
 use crate::error::{LeafNames, Reason, VerifyError};
 use crate::identity::{Identity, NodeId, Role, TrustDomain, bears_name, role_name, same_name};
 
@@ -125,43 +125,6 @@ pub(crate) enum Rules {
     Edge { require_client_auth: bool },
 }
 
-/// The public keys that a shared leaf may have, by SPKI SHA-256: of the generation in use, of the one before, and of sets
-/// on disk that passed the local checks.
-#[derive(Debug, Default)]
-pub(crate) struct KeyRing(ArcSwap<Keys>);
-
-#[derive(Debug, Clone, Default)]
-struct Keys {
-    current: Vec<[u8; 32]>,
-    before: Vec<[u8; 32]>,
-    candidate: Vec<[u8; 32]>,
-}
-
-impl KeyRing {
-    pub(crate) fn holds(&self, key: &[u8; 32]) -> bool {
-        let keys = self.0.load();
-        [&keys.current, &keys.before, &keys.candidate].iter().any(|ring| ring.contains(key))
-    }
-
-    /// Whether it is a key of the generation in use.
-    fn is_current(&self, key: &[u8; 32]) -> bool {
-        self.0.load().current.contains(key)
-    }
-
-    /// A set on disk passed the local checks.
-    pub(crate) fn offer(&self, candidate: Vec<[u8; 32]>) {
-        self.0.rcu(|keys| Keys { candidate: candidate.clone(), ..Keys::clone(keys) });
-    }
-
-    /// A set is in use. Where the key did not change, the one before stays accepted.
-    pub(crate) fn publish(&self, current: Vec<[u8; 32]>) {
-        self.0.rcu(|keys| {
-            let before = if keys.current == current { keys.before.clone() } else { keys.current.clone() };
-            Keys { current: current.clone(), before, candidate: Vec::new() }
-        });
-    }
-}
-
 /// All that judges a peer. Immutable, but for the ring of shared keys, and for what was verified a moment ago.
 #[derive(Debug)]
 pub(crate) struct Trust {
@@ -185,6 +148,14 @@ impl Trust {
         }
     }
 
+    /// The ring of shared keys; `None` where each node has its own.
+    pub(crate) fn shared_keys(&self) -> Option<&Arc<KeyRing>> {
+        match &self.rules {
+            Rules::Shared { keys, .. } => Some(keys),
+            Rules::PerNode { .. } | Rules::Edge { .. } => None,
+        }
+    }
+
     /// Whether it tells nodes apart, so that each may follow the files at its own time.
     pub(crate) fn knows_nodes(&self) -> bool {
         matches!(self.rules, Rules::PerNode { .. })
@@ -200,12 +171,12 @@ impl Trust {
     ) -> Result<Vouched, VerifyError> {
         let nameless = |reason| VerifyError { reason, leaf: LeafNames::default() };
         if let Some((facts, not_after)) = self.recent.recall(chain, side, now) {
-            return self.judge(&facts, side, expect, || Ok(not_after));
+            return self.judge(&facts, side, expect, now, || Ok(not_after));
         }
         let admitted = Chain::admit(chain).map_err(nameless)?;
         let leaf = chain.first().ok_or_else(|| nameless(Reason::NoCertificate))?;
         let facts = Arc::new(CertificateFacts::read(leaf).map_err(nameless)?);
-        self.judge(&facts, side, expect, || {
+        self.judge(&facts, side, expect, now, || {
             let algorithms = webpki::ALL_VERIFICATION_ALGS;
             let usage = self.ca_usage(side);
             let asked = path::Asked { chain: &admitted, facts: &facts, usage, now, algorithms };
@@ -221,9 +192,10 @@ impl Trust {
         facts: &CertificateFacts,
         side: PeerSide,
         expect: Option<&Expected>,
+        now: SystemTime,
         path: impl FnOnce() -> Result<SystemTime, Reason>,
     ) -> Result<Vouched, VerifyError> {
-        self.judged(facts, side, expect, path).map_err(|reason| VerifyError { reason, leaf: facts.names() })
+        self.judged(facts, side, expect, now, path).map_err(|reason| VerifyError { reason, leaf: facts.names() })
     }
 
     fn judged(
@@ -231,12 +203,13 @@ impl Trust {
         facts: &CertificateFacts,
         side: PeerSide,
         expect: Option<&Expected>,
+        now: SystemTime,
         path: impl FnOnce() -> Result<SystemTime, Reason>,
     ) -> Result<Vouched, Reason> {
         self.leaf_itself(facts, side)?;
         let not_after = path()?;
         let lax_usage = self.usages(facts, side)?;
-        let identity = self.identity(facts, side)?;
+        let identity = self.identity(facts, side, now)?;
         expect.map_or(Ok(()), |expect| expected(expect, &identity))?;
         Ok(Vouched {
             identity,
@@ -290,7 +263,7 @@ impl Trust {
         }
     }
 
-    fn identity(&self, facts: &CertificateFacts, side: PeerSide) -> Result<Identity, Reason> {
+    fn identity(&self, facts: &CertificateFacts, side: PeerSide, now: SystemTime) -> Result<Identity, Reason> {
         match &self.rules {
             Rules::PerNode { trust_domain } => {
                 Identity::from_names(trust_domain, &facts.dns, &facts.uris).map_err(Reason::BadIdentity)
@@ -299,7 +272,7 @@ impl Trust {
                 if side == PeerSide::Server && !bears_name(&facts.dns, name) {
                     return Err(Reason::NameMismatch { expected: name.clone() });
                 }
-                if keys.holds(&facts.spki_sha256) { Ok(Identity::Shared) } else { Err(Reason::UnknownSharedKey) }
+                if keys.holds(&facts.spki_sha256, now) { Ok(Identity::Shared) } else { Err(Reason::UnknownSharedKey) }
             }
             Rules::Edge { .. } => {
                 let names = facts.names();

@@ -10,3 +10,4 @@ mod handshakes;
 mod loading;
 mod refusals;
 mod replaced;
+mod shared_keys;

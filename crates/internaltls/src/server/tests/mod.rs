@@ -10,4 +10,5 @@ mod pki;
 mod policy;
 mod rig;
 mod rotation;
+mod shared_keys;
 mod trial;

@@ -63,15 +63,30 @@ impl Authority {
     }
 
     fn leaf_until(&self, dns: &[&str], uri: Option<String>, not_after: SystemTime) -> Leaf {
+        self.sign(&self.params(dns, uri, not_after), &KeyPair::generate().unwrap())
+    }
+
+    fn params(&self, dns: &[&str], uri: Option<String>, not_after: SystemTime) -> CertificateParams {
         let mut params = CertificateParams::new(dns.iter().map(|d| (*d).to_owned()).collect::<Vec<_>>()).unwrap();
         params.subject_alt_names.extend(uri.map(|u| SanType::URI(u.try_into().unwrap())));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.not_before = time::OffsetDateTime::now_utc() - time::Duration::minutes(5);
         params.not_after = not_after.into();
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        params
+    }
+
+    fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Leaf {
+        let cert = params.signed_by(key, &self.issuer).unwrap();
         Leaf { cert: cert.pem(), key: key.serialize_pem() }
+    }
+
+    /// Another certificate with the key of `leaf`.
+    pub(crate) fn again(&self, leaf: &Leaf, dns: &str) -> Leaf {
+        let mut params = self.params(&[dns], None, SystemTime::now() + Duration::from_secs(30 * 86_400));
+        // Left to itself it would be made of the key.
+        params.serial_number = Some(rcgen::SerialNumber::from(7));
+        self.sign(&params, &KeyPair::from_pem(&leaf.key).unwrap())
     }
 
     /// Its revocation list.
