@@ -4,6 +4,7 @@ mod balances;
 mod bench;
 mod endings;
 mod force;
+mod frozen;
 mod kinds;
 mod pairs;
 mod pki;
