@@ -20,6 +20,9 @@ use super::status::Layout;
 use crate::error::{LoadError, MaterialFile};
 use crate::verify::{Anchor, KeyHash, Lists, PeerSide, SharedKey};
 
+/// Number of the first generation.
+const FIRST: u64 = 1;
+
 /// The pair and the CAs of a set, without the lists.
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
@@ -101,24 +104,25 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// Publishes the first generation.
+    /// Publishes the first generation, of a pair that was judged under `lists`. It is built anew: a candidate knows no shared
+    /// key but its own.
     pub(super) fn first(
-        generation: Generation,
         pair: Kept,
         lists: Seen,
         around: Surroundings,
         ca: Option<MaterialFile>,
-    ) -> Self {
+    ) -> Result<Self, LoadError> {
+        let checked = pair.with(lists.under(ca.as_ref(), &pair.anchors, around.crl_grace)?);
         around.ring.publish(&pair.keys(), around.clock.now());
-        let number = generation.number;
+        let generation = build(checked, FIRST, &around)?;
         let lists = ListsInForce { seen: Arc::new(lists), number: 1 };
-        Self {
+        Ok(Self {
             current: ArcSwap::from_pointee(generation),
-            newest: watch::Sender::new(number),
+            newest: watch::Sender::new(FIRST),
             halves: Mutex::new(Halves { pair, lists, before: None }),
             around,
             ca,
-        }
+        })
     }
 
     /// The generation of now. Wait-free.

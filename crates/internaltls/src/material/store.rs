@@ -247,7 +247,7 @@ impl Store {
         let lists = lists_source.as_ref().map(Source::read).transpose()?;
         let snapshot = pair_source.read()?;
         let seen = lists.as_ref().map(Seen::read).transpose()?.unwrap_or_default();
-        let Prepared { generation, kept } = prepare(&snapshot, &seen, &around, None, 1)?;
+        let Prepared { kept, .. } = prepare(&snapshot, &seen, &around, None, 1)?;
         let clock = Arc::clone(&around.clock);
         let policy_source = policy.as_deref().map(Source::of_policy);
         let policy = policy_source.map(|source| PolicyTurn::first(source, Arc::clone(&clock))).transpose()?;
@@ -266,7 +266,7 @@ impl Store {
             Arc::clone(&bells.stirred),
         );
         let ca = source.get(Part::Ca).cloned();
-        let published = Arc::new(Published::first(generation, kept, seen, around.clone(), ca));
+        let published = Arc::new(Published::first(kept, seen, around.clone(), ca)?);
         let statuses = (pair_watch.status(), (!lists_paths.is_empty()).then(|| lists_watch.status()));
         let patience = reload.poll.saturating_mul(2);
         let pair = PairTurn::new(pair_source, served, Arc::clone(&published), around.clone(), patience, pair_watch);

@@ -85,6 +85,7 @@ async fn invariant_5_a_replaced_key_ends_when_no_peer_shows_it() {
     let ca = Authority::new("mesh CA");
     let (old, new) = (ca.named("localhost"), ca.named("localhost"));
     let stage = Stage::of(ca, &old, false).await;
+    assert_eq!(stage.origins(), ["current"]);
     let late = stage.dial(&old).await;
     assert!(late.is_served().await);
     stage.renew(&new).await;
