@@ -158,11 +158,12 @@ impl Mesh {
         Channel::new(role, authority, endpoints.into(), context)
     }
 
-    /// Reads the files now instead of at the next event. The number of the new generation; `None` when nothing changed,
-    /// or in plaintext.
+    /// Reads all files now instead of at the next event, and waits until lists, policy, leaf, key and CAs are all looked at: for
+    /// peers that are asked, too, but for no longer than [`Reload::trial_timeout`](crate::Reload::trial_timeout). The number of the
+    /// newest generation that it made; `None` when nothing changed, or in plaintext.
     ///
     /// # Errors
-    /// [`LoadError`] when they are not fit; what was served is served on.
+    /// [`LoadError`] when some of them are not fit; what was served of these is served on.
     pub async fn reload(&self) -> Result<Option<u64>, LoadError> {
         let Some(store) = &self.inner.store else { return Ok(None) };
         match store.reload().await? {
