@@ -24,7 +24,6 @@ use crate::client::{DialError, ProbeError, Target, ask};
 use crate::config::Limits;
 use crate::connections::{Connection, Direction, Registry};
 use crate::error::{LoadError, MaterialFile, Reason, VerifyError, chain};
-use crate::foreign;
 use crate::identity::Identity;
 use crate::question::{Answer, Question};
 use crate::telemetry::Telemetry;
@@ -135,7 +134,7 @@ impl Connected {
     fn heard(&self, target: Target, answer: Result<Answer, ProbeError>) -> Option<(String, ProbeError)> {
         let (result, against) = match answer {
             Ok(answer) if answer.accepted => ("ok", None),
-            Ok(answer) => ("refused", Some(ProbeError::Refused(foreign::sentence(&answer.reason)))),
+            Ok(answer) => ("refused", Some(ProbeError::refused(&answer.reason))),
             Err(error) if has_no_say(&error) => {
                 tracing::info!(peer = target.name, reason = %chain(&error), "a peer has no say in a trial");
                 ("no-say", None)
