@@ -13,18 +13,21 @@ const SENTENCE: usize = 1024;
 /// Bytes of the text of an error that may be ours, with its paths and its remedy, as well as a library's.
 const CAUSE: usize = 4 * 1024;
 
-/// A name that a peer wrote, fit to be stored and shown.
-pub(crate) fn name(text: &str) -> String {
+/// A name that a peer wrote, fit to be stored and shown: at most 512 bytes and an ellipsis.
+#[must_use]
+pub fn name(text: &str) -> String {
     cut(text, NAME)
 }
 
-/// One cause in a chain of errors: a library's error may quote a peer.
-pub(crate) fn cause(text: &str) -> String {
+/// One cause in a chain of errors, for a library's error may quote a peer: at most 4 KiB and an ellipsis.
+#[must_use]
+pub fn cause(text: &str) -> String {
     cut(text, CAUSE)
 }
 
-/// A sentence that a peer wrote, fit to be stored and shown.
-pub(crate) fn sentence(text: &str) -> String {
+/// A sentence that a peer wrote, fit to be stored and shown: at most 1 KiB and an ellipsis.
+#[must_use]
+pub fn sentence(text: &str) -> String {
     cut(text, SENTENCE)
 }
 

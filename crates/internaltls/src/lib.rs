@@ -51,7 +51,7 @@ pub mod connections;
 pub mod edge;
 mod ending;
 pub mod error;
-mod foreign;
+pub mod foreign;
 pub mod identity;
 pub mod manual;
 mod material;

@@ -6,6 +6,7 @@
 //! can write a line of its own into the log.
 use std::fmt::{self, Write as _};
 
+use internaltls::foreign;
 use settings::LogLevel;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -109,14 +110,14 @@ impl Visit for Fields {
     }
 }
 
-/// An error and all its causes, in one line.
+/// An error and all its causes, in one line. A cause may quote a peer: each is cut, its control characters escaped.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = foreign::cause(&error.to_string());
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {error}");
+        text.push_str(": ");
+        text.push_str(&foreign::cause(&error.to_string()));
         cause = error.source();
     }
     text

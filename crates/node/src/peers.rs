@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use internaltls::config::Endpoint;
 use internaltls::identity::{NameError, NodeId, Role};
-use internaltls::{Channel, Endpoints, Mesh};
+use internaltls::{Channel, Endpoints, Mesh, foreign};
 use rpc::mesh::identity_client::IdentityClient;
 use rpc::mesh::{WhoAmIReply, WhoAmIRequest};
 use settings::Cluster;
@@ -89,7 +89,7 @@ impl Peer {
         let mut client = IdentityClient::new(self.channel.clone());
         let answer = tokio::time::timeout(PATIENCE, client.who_am_i(WhoAmIRequest {})).await;
         let late = |_| format!("{} does not answer within {} s", self.endpoint, PATIENCE.as_secs());
-        let reply = answer.map_err(late)?.map_err(|status: Status| status.message().to_owned())?;
+        let reply = answer.map_err(late)?.map_err(|status: Status| foreign::sentence(status.message()))?;
         self.fits(&reply.into_inner())
     }
 
@@ -102,7 +102,10 @@ impl Peer {
         let meant = self.node.as_ref().map_or("any", NodeId::as_str);
         Err(format!(
             "{} answers as {}/{}, but {}/{meant} was meant: correct the cluster list",
-            self.endpoint, reply.server_role, reply.server_node, self.role
+            self.endpoint,
+            foreign::name(&reply.server_role),
+            foreign::name(&reply.server_node),
+            self.role
         ))
     }
 }

@@ -59,6 +59,18 @@ pub enum ProbeError {
     Refused(String),
 }
 
+impl ProbeError {
+    /// A peer's no, in its own words.
+    pub(crate) fn refused(reason: &str) -> Self {
+        Self::Refused(foreign::sentence(reason))
+    }
+
+    /// A call that failed. Its message and details are the peer's.
+    fn call(status: &Status) -> Self {
+        Self::Call(Box::new(Status::new(status.code(), foreign::sentence(status.message()))))
+    }
+}
+
 /// Asks one peer, with the candidate as our certificate and our trust. `time` bounds all of it.
 pub(crate) async fn ask(
     target: &Target,
@@ -91,9 +103,6 @@ async fn call(
     candidate: &Generation,
     question: Question,
 ) -> Result<Answer, ProbeError> {
-    // Its message and details are the peer's.
-    let failed =
-        |status: Status| ProbeError::Call(Box::new(Status::new(status.code(), foreign::sentence(status.message()))));
     let begun = Builder::new(TokioExecutor::new()).timer(TokioTimer::new()).handshake(TokioIo::new(tls)).await;
     let (send, connection) = begun.map_err(|error| ProbeError::Dial(DialError::Http(error)))?;
     let _driving = AbortOnDropHandle::new(tokio::spawn(connection));
@@ -104,7 +113,23 @@ async fn call(
     let name = candidate.server_name(&target.expected.role);
     let origin: Uri = format!("https://{}", name.to_str()).parse().unwrap_or_default();
     let mut grpc = tonic::client::Grpc::with_origin(service, origin).max_decoding_message_size(ANSWER_LIMIT);
-    grpc.ready().await.map_err(|error| failed(Status::from_error(Box::new(error))))?;
+    grpc.ready().await.map_err(|error| ProbeError::call(&Status::from_error(Box::new(error))))?;
     let (path, codec) = (PathAndQuery::from_static(PATH), ProstCodec::<Question, Answer>::default());
-    grpc.unary(tonic::Request::new(question), path, codec).await.map(tonic::Response::into_inner).map_err(failed)
+    let answer = grpc.unary(tonic::Request::new(question), path, codec).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| ProbeError::call(&status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::chain;
+
+    #[test]
+    fn invariant_8_a_peers_words_are_cut() {
+        let words = "\x1b[2Jno\n".repeat(10_000);
+        for error in [ProbeError::refused(&words), ProbeError::call(&Status::internal(&words))] {
+            let told = chain(&error);
+            assert!(told.len() < 2_048 && !told.chars().any(char::is_control), "{told:?}");
+        }
+    }
 }

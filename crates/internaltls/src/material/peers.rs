@@ -25,7 +25,6 @@ use crate::client::{DialError, ProbeError, Target, ask};
 use crate::config::Limits;
 use crate::connections::{Connection, Direction, Registry};
 use crate::error::{LoadError, MaterialFile, Reason, VerifyError, chain};
-use crate::foreign;
 use crate::identity::Identity;
 use crate::question::{Answer, Question};
 use crate::telemetry::Telemetry;
@@ -155,7 +154,7 @@ impl Connected {
     fn heard(&self, target: Target, answer: Result<Answer, ProbeError>) -> Option<(String, ProbeError)> {
         let (result, against) = match answer {
             Ok(answer) if answer.accepted => ("ok", None),
-            Ok(answer) => ("refused", Some(ProbeError::Refused(foreign::sentence(&answer.reason)))),
+            Ok(answer) => ("refused", Some(ProbeError::refused(&answer.reason))),
             Err(error @ ProbeError::Silent { .. }) => {
                 tracing::warn!(peer = target.name, reason = %chain(&error), "a peer that is connected does not answer a trial; it has no say");
                 ("silent", None)

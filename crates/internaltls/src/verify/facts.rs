@@ -96,9 +96,10 @@ impl CertificateFacts {
     pub(crate) fn read(der: &CertificateDer<'_>) -> Result<Self, Reason> {
         let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
         let (rest, cert) = parser.parse(der).map_err(|_| Reason::BadEncoding)?;
-        // The parser takes the part of a garbled name that it understands: two names that differ would be one.
-        let names = [cert.subject(), cert.issuer()];
-        if !rest.is_empty() || has_twins(&cert) || !names.iter().all(|name| is_sequence(name.as_raw())) {
+        // Of a garbled name or key the parser takes the part that it understands: two that differ would be one, and a key on the
+        // distrust list another.
+        let compared = [cert.subject().as_raw(), cert.issuer().as_raw(), cert.public_key().raw];
+        if !rest.is_empty() || has_twins(&cert) || !compared.into_iter().all(is_sequence) {
             return Err(Reason::BadEncoding);
         }
         let mut facts = Self { sha256: sha256(der), ..Self::basics(&cert) };

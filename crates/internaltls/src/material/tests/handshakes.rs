@@ -58,7 +58,7 @@ fn intrude(client: ClientConfig, to: &Node, name: &str) -> Result<Ends, Error> {
 }
 
 /// Takes any server for what it says.
-fn careless(leaf: Option<&Leaf>, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+pub(super) fn careless(leaf: Option<&Leaf>, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(versions)
         .unwrap()
@@ -75,7 +75,7 @@ fn careless(leaf: Option<&Leaf>, versions: &[&'static rustls::SupportedProtocolV
     }
 }
 
-const TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+pub(super) const TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 const TLS12: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12];
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@ pub(crate) mod issue;
 
 mod alarm;
 mod anchors;
+mod cpu;
 mod crls;
 mod files;
 mod follow;

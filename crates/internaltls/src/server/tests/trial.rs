@@ -43,6 +43,13 @@ async fn a_trial_tells_nothing_of_others() {
     for chain in [&[][..], &[&b"no certificate"[..]], &[&[]]] {
         assert_eq!(client.trial(chain).await, Some(Code::InvalidArgument));
     }
+    let many = vec![&b""[..]; 30_000];
+    let own = leaf.der();
+    assert_eq!(
+        client.trial(&[&[&own[..]], &many[..]].concat()).await,
+        Some(Code::InvalidArgument),
+        "its own before many"
+    );
     let endless = vec![0x30; 1 << 20];
     assert_eq!(client.trial(&[&leaf.der(), &endless]).await, Some(Code::OutOfRange));
     assert!(!scene.answered());
