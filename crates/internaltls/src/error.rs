@@ -239,9 +239,7 @@ pub enum LoadError {
     )]
     EncryptedKey(MaterialFile),
     /// A key of a kind that TLS here cannot use.
-    #[error(
-        "{0} holds a key that cannot be used: make it ECDSA on P-256 or P-384, or RSA of 2048 to 8192 bits"
-    )]
+    #[error("{0} holds a key that cannot be used: make it ECDSA on P-256 or P-384, or RSA of 2048 to 8192 bits")]
     UnusableKey(MaterialFile),
     /// A certificate that is no X.509 v3 certificate.
     #[error("{file}: certificate number {number} cannot be parsed: issue it again as X.509 v3")]
@@ -319,7 +317,9 @@ pub enum LoadError {
         not_before: SystemTime,
     },
     /// A CA in the leaf's place.
-    #[error("{0}: its first certificate is a CA (CA:TRUE or keyCertSign): put the leaf first, issued without them")]
+    #[error(
+        "{0}: its first certificate is a CA (CA:TRUE or keyCertSign), and a CA is never served: put the leaf first; if there is no other, as `openssl req -x509` makes one, make it with `-addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:NAME`, or by a CA, as `meshctl certs init` does"
+    )]
     CaAsLeaf(MaterialFile),
     /// No SAN at all.
     #[error("{0}: the leaf has no subject alternative name, and the CN is never read: issue it with a DNS SAN")]
