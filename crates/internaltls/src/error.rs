@@ -291,6 +291,9 @@ pub enum LoadError {
     /// Only one half of the separate client pair is set.
     #[error("internaltls.clientPemPath and internaltls.clientKeyPath belong together: set both or none")]
     HalfAPair,
+    /// A mode of the edge that asks for TLS, and no leaf.
+    #[error("tls.serverPemPath and tls.serverKeyPath are not set, and tlsMode asks for TLS: set both, or tlsMode 0")]
+    NoLeaf,
     /// No CA where one is needed.
     #[error("{}caPemPath is not set, and without trust anchors no peer can be verified: set it", if *.edge { "tls." } else { "internaltls." })]
     NoCa {

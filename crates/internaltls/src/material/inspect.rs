@@ -103,7 +103,10 @@ pub fn mesh(config: &MeshConfig, now: SystemTime) -> Result<Option<Inspection>, 
 /// # Errors
 /// [`LoadError`], as when it is loaded.
 pub fn edge(config: &EdgeConfig, now: SystemTime) -> Result<Option<Inspection>, LoadError> {
-    let (Some(files), false) = (&config.files, config.mode == EdgeMode::Off) else { return Ok(None) };
+    if config.mode == EdgeMode::Off {
+        return Ok(None);
+    }
+    let files = config.files.as_ref().ok_or(LoadError::NoLeaf)?;
     let purpose = Purpose::Edge {
         mode: config.mode,
         min_version: config.min_version.unwrap_or(TlsVersion::V1_2),

@@ -11,10 +11,10 @@ use internaltls::inspect::{self, KeyKind as Kind};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize, SanType,
-    SerialNumber, SigningKey,
+    PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize, SanType, SerialNumber,
+    SigningKey,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -53,7 +53,7 @@ impl KeyKind {
             Self::EcP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
             Self::EcP384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384),
             Self::EcP521 => KeyPair::generate_for(&PKCS_ECDSA_P521_SHA512),
-            Self::Ed25519 => KeyPair::generate_for(&PKCS_ED25519),
+            Self::Ed25519 => ed25519(),
             Self::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
             Self::Rsa3072 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072),
             Self::Rsa4096 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096),
@@ -85,6 +85,13 @@ impl KeyKind {
             _ => vec![KeyUsagePurpose::DigitalSignature],
         }
     }
+}
+
+/// As PKCS#8 of version 1, the only one that OpenSSL reads; rcgen writes version 2.
+fn ed25519() -> Result<KeyPair, rcgen::Error> {
+    use aws_lc_rs::signature::Ed25519KeyPair;
+    let made = Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1());
+    KeyPair::try_from(made.map_err(|_| rcgen::Error::RingUnspecified)?.as_ref())
 }
 
 /// The largest size that TLS here takes, and rcgen has no name for.
@@ -234,11 +241,11 @@ impl Authority {
     pub fn reissue(
         &self,
         request: &Request,
-        key_pem: &str,
+        key: &PrivateKeyDer<'_>,
         not_before: OffsetDateTime,
         not_after: OffsetDateTime,
     ) -> anyhow::Result<Issued> {
-        self.sign(request, KeyPair::from_pem(key_pem)?, not_before, not_after)
+        self.sign(request, KeyPair::try_from(key)?, not_before, not_after)
     }
 
     fn sign(
