@@ -291,6 +291,9 @@ pub enum LoadError {
     /// Only one half of the separate client pair is set.
     #[error("internaltls.clientPemPath and internaltls.clientKeyPath belong together: set both or none")]
     HalfAPair,
+    /// A mode of the edge that asks for TLS, and no leaf.
+    #[error("tls.serverPemPath and tls.serverKeyPath are not set, and tlsMode asks for TLS: set both, or tlsMode 0")]
+    NoLeaf,
     /// No CA where one is needed.
     #[error("{}caPemPath is not set, and without trust anchors no peer can be verified: set it", if *.edge { "tls." } else { "internaltls." })]
     NoCa {
@@ -317,7 +320,9 @@ pub enum LoadError {
         not_before: SystemTime,
     },
     /// A CA in the leaf's place.
-    #[error("{0}: its first certificate is a CA (CA:TRUE or keyCertSign): put the leaf first, issued without them")]
+    #[error(
+        "{0}: its first certificate is a CA (CA:TRUE or keyCertSign), and a CA is never served: put the leaf first; if there is no other, as `openssl req -x509` makes one, make it with `-addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:NAME`, or by a CA, as `meshctl certs init` does"
+    )]
     CaAsLeaf(MaterialFile),
     /// No SAN at all.
     #[error("{0}: the leaf has no subject alternative name, and the CN is never read: issue it with a DNS SAN")]

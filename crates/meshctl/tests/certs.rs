@@ -382,7 +382,7 @@ fn renewal_heals_the_documented_client_leaf() {
     assert!(usable("sslserver", Path::new(&at("client.pem"))));
     assert!(!usable("sslclient", Path::new(&at("client.pem"))));
     let renewed = renew(dir.path(), Duration::from_secs(60)).unwrap();
-    assert_eq!(renewed.iter().filter(|leaf| leaf.remark.is_some()).count(), 1);
+    assert_eq!(renewed.iter().filter(|leaf| !leaf.remarks.is_empty()).count(), 1);
     assert!(usable("sslclient", Path::new(&at("client.pem"))) && usable("sslserver", Path::new(&at("server.pem"))));
     let serial = openssl(&["x509", "-noout", "-serial", "-in", &at("client.pem")]);
     assert_eq!(fs::read_to_string(at("ca.srl")).unwrap().trim(), serial.trim().trim_start_matches("serial="));

@@ -71,7 +71,7 @@ fn key_of_another_leaf() {
 fn leaf_of_another_authority() {
     let (dir, other) = (certificates(&["--layout", "milvus"]), certificates(&["--layout", "milvus"]));
     fs::copy(other.path().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
-    only(&check(dir.path(), &["server.pem"]), &["server.pem is not signed by a CA in"]);
+    only(&check(dir.path(), &["client.pem"]), &["client.pem is not signed by a CA in"]);
     let mesh = certificates(&[]);
     fs::copy(mesh.path().join("edge/ca.pem"), dir.path().join("wrong.pem")).unwrap();
     let report =
@@ -115,6 +115,78 @@ fn files_that_are_not_what_they_should_be() {
     only(&check(dir.path(), &["locked.key"]), &["is encrypted", "openssl pkey"]);
     only(&check(dir.path(), &["missing.pem"]), &["does not exist"]);
     only(&check(dir.path(), &["."]), &["is a folder"]);
+}
+
+/// At an edge ca.pem is for its clients, who may be of another CA.
+#[test]
+fn edge_leaf_needs_no_ca_of_clients() {
+    let (dir, clients) = (certificates(&[]), certificates(&[]));
+    fs::copy(clients.path().join("edge/ca.pem"), dir.path().join("clients.pem")).unwrap();
+    for files in [vec!["edge/server.pem", "edge/server.key", "clients.pem"], vec!["edge/server.pem", "clients.pem"]] {
+        let report = check(dir.path(), &files);
+        assert!(report.wrong.is_empty() && report.warnings.is_empty(), "{report:?}");
+        assert!(report.fine.iter().any(|line| line.contains("asks about its clients alone")), "{report:?}");
+    }
+}
+
+/// What `openssl req -x509` makes, and how the remedy makes it.
+#[test]
+fn self_signed_leaf_must_not_be_a_ca() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let made = |name: &str, more: &[&str]| {
+        let (key, pem) = (at(&format!("{name}.key")), at(&format!("{name}.pem")));
+        let mut args =
+            vec!["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90"];
+        args.extend(["-subj", "/CN=localhost", "-keyout", &key, "-out", &pem]);
+        args.extend(more);
+        openssl(&args);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    for (name, more) in [("tls", vec![]), ("mine", vec!["-addext", "subjectAltName=DNS:localhost"])] {
+        made(name, &more);
+        let files = [format!("{name}.pem"), format!("{name}.key")];
+        let report = check(dir.path(), &files.each_ref().map(String::as_str));
+        only(&report, &["is a CA (CA:TRUE or keyCertSign)", "-addext basicConstraints=critical,CA:FALSE"]);
+    }
+    let remedy = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost"];
+    made("right", &remedy);
+    let report = check(dir.path(), &["right.pem", "right.key"]);
+    assert!(report.wrong.is_empty() && report.fine.len() == 1, "{report:?}");
+    // A CA with its key is none.
+    made("ca", &[]);
+    let report = check(dir.path(), &["ca.pem", "ca.key"]);
+    assert!(report.wrong.is_empty(), "{report:?}");
+}
+
+#[test]
+fn warns_of_keys_that_boringssl_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let cases: [(&[&str], Option<&str>); 4] = [
+        (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"], None),
+        (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"], None),
+        (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"], Some("ECDSA P-521")),
+        (&["-newkey", "ed25519"], Some("Ed25519")),
+    ];
+    for (key, warned) in cases {
+        let mut args = vec!["req", "-x509", "-nodes", "-days", "90", "-subj", "/CN=localhost"];
+        let (key_file, pem) = (at("server.key"), at("server.pem"));
+        args.extend(["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost"]);
+        args.extend(["-keyout", &key_file, "-out", &pem]);
+        args.extend(key);
+        openssl(&args);
+        fs::set_permissions(at("server.key"), fs::Permissions::from_mode(0o600)).unwrap();
+        let report = check(dir.path(), &["server.pem", "server.key"]);
+        assert!(report.wrong.is_empty() && report.fine.len() == 1, "{report:?}");
+        assert_eq!(report.warnings.len(), usize::from(warned.is_some()), "{report:?}");
+        if let Some(kind) = warned {
+            assert!(
+                [kind, "BoringSSL", "pymilvus", "P-256 or P-384"].iter().all(|word| report.warnings[0].contains(word)),
+                "{report:?}"
+            );
+        }
+    }
 }
 
 /// As the scripts of the Milvus documentation make them.

@@ -18,6 +18,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use super::check::{Checked, rules};
+use super::kind::KeyKind;
 use super::status::Layout;
 use crate::clock::{Clock, TimeSource};
 use crate::config::{EdgeMode, TlsVersion};
@@ -52,6 +53,8 @@ pub(crate) struct Generation {
     /// `None` at an edge.
     pub(crate) layout: Option<Layout>,
     pub(crate) leaf: CertificateFacts,
+    /// What the leaf's key keeps clients of an edge from.
+    pub(super) warning: Option<String>,
     /// The leaf to dial with, where it is another.
     pub(crate) client_leaf: Option<CertificateFacts>,
     pub(crate) server: Arc<ServerConfig>,
@@ -93,6 +96,9 @@ impl Generation {
             not_after = %crate::clock::rfc3339(self.leaf.not_after),
             "material loaded"
         );
+        if let Some(warning) = &self.warning {
+            tracing::warn!(material, leaf = %self.leaf.names(), "{warning}");
+        }
     }
 
     /// Whether a listener with this set answers to that SNI: in the mesh to its own name alone.
@@ -137,6 +143,7 @@ pub(super) fn build(checked: Checked, number: u64, around: &Surroundings) -> Res
     let rules = rules(&around.purpose, checked.layout.as_ref(), Arc::clone(&around.ring));
     let dialer = checked.dialer().clone();
     let trust = Arc::new(Trust::new(checked.anchors, checked.lists, rules));
+    let warning = warning(&around.purpose, checked.server.certified.cert.first());
     let file = checked.server.certificate;
     let client_leaf = checked.client.map(|pair| pair.facts);
     let own_name = own_name(&around.purpose, checked.layout.as_ref());
@@ -152,6 +159,7 @@ pub(super) fn build(checked: Checked, number: u64, around: &Surroundings) -> Res
         loaded_at: around.clock.now(),
         layout: checked.layout,
         leaf: checked.server.facts,
+        warning,
         client_leaf,
         server: Arc::new(server),
         client,
@@ -160,6 +168,14 @@ pub(super) fn build(checked: Checked, number: u64, around: &Surroundings) -> Res
         own_name,
         clock: Arc::clone(&around.clock),
     })
+}
+
+/// Clients of an edge are of many kinds; in the mesh both ends are ours.
+fn warning(purpose: &Purpose, leaf: Option<&CertificateDer<'_>>) -> Option<String> {
+    match purpose {
+        Purpose::Edge { .. } => KeyKind::of(leaf?)?.warning_at_edge(),
+        Purpose::Mesh { .. } => None,
+    }
 }
 
 fn trust_domain(purpose: &Purpose) -> Option<TrustDomain> {

@@ -19,6 +19,7 @@ mod force;
 mod generation;
 mod hops;
 pub mod inspect;
+mod kind;
 mod list_turn;
 mod lists;
 mod parse;

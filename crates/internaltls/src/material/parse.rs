@@ -49,11 +49,6 @@ pub(super) struct Parsed {
     pub(super) lists: Lists,
 }
 
-/// The files understood, each by itself.
-pub(super) fn parse(snapshot: &Snapshot, provider: &CryptoProvider, crl_grace: Duration) -> Result<Parsed, LoadError> {
-    parse_under(snapshot, &Seen::read(snapshot)?, provider, crl_grace)
-}
-
 /// Leaf, key and CAs of a snapshot, with lists that were read before.
 pub(super) fn parse_under(
     snapshot: &Snapshot,
@@ -109,14 +104,19 @@ pub(super) fn private_key(
     bytes: &[u8],
     provider: &CryptoProvider,
 ) -> Result<Arc<dyn SigningKey>, LoadError> {
+    // What the provider says about a key could hold some of it.
+    provider.key_provider.load_private_key(key_der(file, bytes)?).map_err(|_| LoadError::UnusableKey(file.clone()))
+}
+
+/// The one key of a file.
+pub(super) fn key_der(file: &MaterialFile, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, LoadError> {
     let mut keys: Vec<_> =
         blocks(file, bytes)?.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der)).collect();
     let key = keys.pop().ok_or_else(|| LoadError::NoKey(file.clone()))?;
     if !keys.is_empty() {
         return Err(LoadError::SeveralKeys { file: file.clone(), count: keys.len() + 1 });
     }
-    // What the provider says about a key could hold some of it.
-    provider.key_provider.load_private_key(key).map_err(|_| LoadError::UnusableKey(file.clone()))
+    Ok(key)
 }
 
 /// A leaf among them is an error: it would vouch for whatever its key signs.

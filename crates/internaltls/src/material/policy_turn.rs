@@ -66,7 +66,7 @@ impl PolicyTurn {
     }
 }
 
-fn read(source: &Source) -> Result<(Policy, [u8; 32]), LoadError> {
+pub(super) fn read(source: &Source) -> Result<(Policy, [u8; 32]), LoadError> {
     let snapshot = source.read()?;
     let file = source.first();
     let bytes = snapshot.one(Part::Policy).map(|(_, bytes)| bytes).unwrap_or_default();

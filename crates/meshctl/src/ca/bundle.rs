@@ -1,8 +1,9 @@
 //! A CA bundle: certificates one after the other, with the comments before them. Pure.
+use std::path::Path;
+
 use anyhow::{Context, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use internaltls::inspect;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -24,8 +25,16 @@ impl Bundle {
     /// # Errors
     /// When it holds no certificate, or what only looks like one.
     pub fn parse(pem: &str) -> anyhow::Result<Self> {
+        let certificates = inspect::certificates_in(Path::new("ca.pem"), pem.as_bytes())?;
         let blocks = pem.split_inclusive(END).filter(|block| block.ends_with(END));
-        let entries = blocks.map(Entry::parse).collect::<anyhow::Result<Vec<_>>>()?;
+        let entries = blocks.map(Entry::parse).collect::<Option<Vec<_>>>().unwrap_or_default();
+        let read = entries.iter().map(|entry| entry.sha256.clone());
+        let entries = if read.eq(certificates.iter().map(|der| fingerprint(der))) {
+            entries
+        } else {
+            // Written in a way of its own (indented, CR line ends): written again, without comments.
+            certificates.iter().map(|der| Entry::of(der)).collect()
+        };
         ensure!(
             !entries.is_empty(),
             "it holds no certificate; it must hold PEM blocks that begin with -----BEGIN CERTIFICATE-----"
@@ -42,13 +51,7 @@ impl Bundle {
         let digits = digits.filter(|digits| !digits.is_empty() && digits.len() % 2 == 0).context("it is no hex")?;
         let bytes = digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]));
         let der = bytes.collect::<Result<Vec<_>, _>>()?;
-        let lines: Vec<_> = STANDARD
-            .encode(der)
-            .into_bytes()
-            .chunks(64)
-            .map(|line| String::from_utf8_lossy(line).into_owned())
-            .collect();
-        Self::parse(&format!("-----BEGIN CERTIFICATE-----\n{}\n{END}\n", lines.join("\n")))
+        Self::parse(&crate::certs::der::pem("CERTIFICATE", &der))
     }
 
     /// The SHA-256 of each certificate, lower-case hex, in their order.
@@ -111,12 +114,14 @@ impl Bundle {
 }
 
 impl Entry {
-    fn parse(block: &str) -> anyhow::Result<Self> {
+    fn parse(block: &str) -> Option<Self> {
         let text = block.trim().to_owned();
-        let der = CertificateDer::from_pem_slice(text.as_bytes())
-            .ok()
-            .context("it holds a PEM block that is not a certificate; write it again")?;
-        Ok(Self { sha256: fingerprint(&der), text })
+        let der = CertificateDer::from_pem_slice(text.as_bytes()).ok()?;
+        Some(Self { sha256: fingerprint(&der), text })
+    }
+
+    fn of(der: &[u8]) -> Self {
+        Self { text: crate::certs::der::pem("CERTIFICATE", der).trim_end().to_owned(), sha256: fingerprint(der) }
     }
 }
 
@@ -162,6 +167,25 @@ mod tests {
         for text in ["", "abc", "zz"] {
             Bundle::of_hex(text).unwrap_err();
         }
+    }
+
+    /// What a process reads of a bundle is what is written back.
+    #[test]
+    fn no_way_to_write_pem_loses_a_ca() {
+        let (old, new) = (ca("old"), ca("new"));
+        let whole = Bundle::parse(&format!("{old}{new}")).unwrap();
+        let indented: String = new.lines().map(|line| format!("  {line}\n")).collect();
+        for text in [
+            format!("{old}{indented}"),
+            format!("{}{new}", old.replace('\n', "\r")),
+            format!("{}{new}", old.trim_end()),
+            format!("{old}{}", new.replace("CERTIFICATE", "X509 CERTIFICATE")),
+        ] {
+            let read = Bundle::parse(&text).unwrap();
+            assert_eq!(read.fingerprints(), whole.fingerprints(), "{text}");
+            assert_eq!(Bundle::parse(&read.pem()).unwrap().fingerprints(), whole.fingerprints());
+        }
+        Bundle::parse(&format!("{old}{}", new.replace("CERTIFICATE", "TRUSTED CERTIFICATE"))).unwrap_err();
     }
 
     #[test]

@@ -6,16 +6,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use internaltls::inspect::{self, KeyKind as Kind};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_RSA_SHA256, PublicKeyData, SanType, SerialNumber,
+    PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize, SanType, SerialNumber,
+    SigningKey,
 };
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::der;
+use super::successor::{self, Template};
 
 /// How long before now a leaf's validity begins.
 pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
@@ -27,24 +31,75 @@ pub const CA_LIFETIME: Duration = Duration::from_secs(3_650 * 86_400);
 pub enum KeyKind {
     /// ECDSA on P-256: small, fast, what the mesh uses.
     EcP256,
+    /// ECDSA on P-384.
+    EcP384,
+    /// ECDSA on P-521.
+    EcP521,
+    /// Ed25519.
+    Ed25519,
     /// RSA of 2,048 bits: what the Milvus documentation uses.
     Rsa2048,
+    /// RSA of 3,072 bits.
+    Rsa3072,
+    /// RSA of 4,096 bits.
+    Rsa4096,
+    /// RSA of 8,192 bits.
+    Rsa8192,
 }
 
 impl KeyKind {
     fn generate(self) -> Result<KeyPair, rcgen::Error> {
         match self {
             Self::EcP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
-            Self::Rsa2048 => KeyPair::generate_for(&PKCS_RSA_SHA256),
+            Self::EcP384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384),
+            Self::EcP521 => KeyPair::generate_for(&PKCS_ECDSA_P521_SHA512),
+            Self::Ed25519 => ed25519(),
+            Self::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+            Self::Rsa3072 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072),
+            Self::Rsa4096 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096),
+            Self::Rsa8192 => rsa_8192(),
         }
+    }
+
+    /// The kind to make a key of that is like `found`, and whether it is the same size. `None` where none can be made.
+    pub(super) fn like(found: &Kind) -> Option<(Self, bool)> {
+        let sizes = [(2048, Self::Rsa2048), (3072, Self::Rsa3072), (4096, Self::Rsa4096), (8192, Self::Rsa8192)];
+        Some(match found {
+            Kind::P256 => (Self::EcP256, true),
+            Kind::P384 => (Self::EcP384, true),
+            Kind::P521 => (Self::EcP521, true),
+            Kind::Ed25519 => (Self::Ed25519, true),
+            Kind::Rsa(bits) => {
+                let (size, kind) = sizes.into_iter().find(|(size, _)| bits <= size)?;
+                (kind, *bits == size)
+            }
+            _ => return None,
+        })
     }
 
     fn usages(self) -> Vec<KeyUsagePurpose> {
         match self {
-            Self::EcP256 => vec![KeyUsagePurpose::DigitalSignature],
-            Self::Rsa2048 => vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment],
+            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 | Self::Rsa8192 => {
+                vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment]
+            }
+            _ => vec![KeyUsagePurpose::DigitalSignature],
         }
     }
+}
+
+/// As PKCS#8 of version 1, the only one that OpenSSL reads; rcgen writes version 2.
+fn ed25519() -> Result<KeyPair, rcgen::Error> {
+    use aws_lc_rs::signature::Ed25519KeyPair;
+    let made = Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1());
+    KeyPair::try_from(made.map_err(|_| rcgen::Error::RingUnspecified)?.as_ref())
+}
+
+/// The largest size that TLS here takes, and rcgen has no name for.
+fn rsa_8192() -> Result<KeyPair, rcgen::Error> {
+    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::rsa::{KeyPair as Rsa, KeySize};
+    let made = Rsa::generate(KeySize::Rsa8192).and_then(|key| key.as_der());
+    KeyPair::try_from(made.map_err(|_| rcgen::Error::RingUnspecified)?.as_ref())
 }
 
 /// What a leaf is to say.
@@ -77,6 +132,8 @@ pub struct Issued {
 #[expect(missing_debug_implementations, reason = "holds a private key; nothing may print it by accident")]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    /// Its subject as it is encoded.
+    subject: Vec<u8>,
     cert_pem: String,
     not_after: OffsetDateTime,
 }
@@ -103,8 +160,9 @@ impl Authority {
         params.not_after = now + CA_LIFETIME;
         let not_after = params.not_after;
         let key = key.generate()?;
-        let cert_pem = params.self_signed(&key)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), cert_pem, not_after })
+        let cert = params.self_signed(&key)?;
+        let subject = successor::subject_of(cert.der())?;
+        Ok(Self { issuer: Issuer::new(params, key), subject, cert_pem: cert.pem(), not_after })
     }
 
     /// The CA whose `ca.pem` and `ca.key` lie in `folder`.
@@ -114,7 +172,7 @@ impl Authority {
     pub fn load(folder: &Path, now: OffsetDateTime) -> anyhow::Result<Self> {
         let (cert_path, key_path) = (folder.join("ca.pem"), folder.join("ca.key"));
         let cert_pem = read(&cert_path)?;
-        let der = first_certificate(&cert_pem, &cert_path)?;
+        let der = first_certificate(&cert_path)?;
         let facts = Facts::read(&der, &cert_path)?;
         ensure!(
             now <= facts.not_after,
@@ -122,7 +180,7 @@ impl Authority {
             cert_path.display(),
             date(facts.not_after)
         );
-        let key = KeyPair::from_pem(&read(&key_path)?).map_err(|_| {
+        let key = KeyPair::try_from(&inspect::private_key(&key_path)?).map_err(|_| {
             anyhow::anyhow!(
                 "{} holds no private key that can sign; it must be PEM, RSA or ECDSA, not encrypted",
                 key_path.display()
@@ -134,7 +192,8 @@ impl Authority {
             key_path.display(),
             cert_path.display()
         );
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&der, key)?, cert_pem, not_after: facts.not_after })
+        let subject = successor::subject_of(&der)?;
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&der, key)?, subject, cert_pem, not_after: facts.not_after })
     }
 
     /// Signs a leaf, with a new key, valid until `valid_for` from `now` or the end of this CA.
@@ -145,6 +204,36 @@ impl Authority {
         self.sign(request, request.key.generate()?, now - BACKDATE, now + valid_for)
     }
 
+    /// Signs the successor of a leaf, with a new key of the same kind, valid until `valid_for` from `now` or the end of this CA.
+    ///
+    /// # Errors
+    /// When no such key can be made here.
+    pub fn succeed(&self, template: &mut Template, valid_for: Duration, now: OffsetDateTime) -> anyhow::Result<Issued> {
+        let key = template.key()?.generate()?;
+        let mut params = CertificateParams::default();
+        // For the key identifiers, which it takes from this draft.
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = now - BACKDATE;
+        params.not_after = (now + valid_for).min(self.not_after);
+        let draft = params.signed_by(&key, &self.issuer)?;
+        let tbs = template.tbs(draft.der(), &self.subject).context("the draft of a leaf cannot be parsed")?;
+        let algorithm = successor::algorithm_of(draft.der()).context("the draft of a leaf cannot be parsed")?;
+        let signed = successor::certificate(&tbs, algorithm, &self.issuer.key().sign(&tbs)?);
+        let facts = Facts::read(&signed, Path::new("the new leaf"))?;
+        Ok(Issued {
+            cert_pem: der::pem("CERTIFICATE", &signed),
+            key_pem: key.serialize_pem(),
+            serial: facts.serial,
+            not_after: facts.not_after,
+        })
+    }
+
+    /// Whether it issued the certificate that `template` is of, by name.
+    pub(super) fn issued(&self, template: &Template) -> bool {
+        template.issuer == self.subject
+    }
+
     /// Signs a leaf for a key that exists, with exactly this validity, as long as the CA's does not end before.
     ///
     /// # Errors
@@ -152,11 +241,11 @@ impl Authority {
     pub fn reissue(
         &self,
         request: &Request,
-        key_pem: &str,
+        key: &PrivateKeyDer<'_>,
         not_before: OffsetDateTime,
         not_after: OffsetDateTime,
     ) -> anyhow::Result<Issued> {
-        self.sign(request, KeyPair::from_pem(key_pem)?, not_before, not_after)
+        self.sign(request, KeyPair::try_from(key)?, not_before, not_after)
     }
 
     fn sign(
@@ -223,7 +312,7 @@ pub struct Facts {
     pub not_after: OffsetDateTime,
     /// The public key, DER.
     pub spki: Vec<u8>,
-    /// What a successor is to say: the same.
+    /// What can be said again with other words: names of the usual kinds, usages for TLS. [`Template`] has all of it.
     pub request: Request,
 }
 
@@ -231,21 +320,20 @@ impl Facts {
     /// Reads `der`; `path` is for the message.
     ///
     /// # Errors
-    /// When it is not a certificate, or bears a name that cannot be written again.
+    /// When it is not a certificate.
     pub fn read(der: &[u8], path: &Path) -> anyhow::Result<Self> {
         let (_, cert) = X509Certificate::from_der(der).map_err(|_| {
             anyhow::anyhow!("{} holds a certificate that cannot be parsed; make it again", path.display())
         })?;
-        let bad_names = || format!("{} bears names that cannot be read", path.display());
         Ok(Self {
             serial: hex(cert.raw_serial()),
             not_after: cert.validity().not_after.to_datetime(),
             spki: cert.public_key().raw.to_vec(),
             request: Request {
-                subject: subject_of(&cert).with_context(bad_names)?,
-                sans: sans_of(&cert).with_context(bad_names)?,
+                subject: subject_of(&cert),
+                sans: sans_of(&cert),
                 usages: usages_of(&cert),
-                key: key_kind_of(&cert),
+                key: key_kind_of(&CertificateDer::from(der)),
             },
         })
     }
@@ -255,7 +343,7 @@ impl Facts {
     /// # Errors
     /// As [`Self::read`], and when the file cannot be read.
     pub fn of_file(path: &Path) -> anyhow::Result<Self> {
-        Self::read(&first_certificate(&read(path)?, path)?, path)
+        Self::read(&first_certificate(path)?, path)
     }
 }
 
@@ -297,46 +385,41 @@ fn read(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
 }
 
-fn first_certificate(pem: &str, path: &Path) -> anyhow::Result<CertificateDer<'static>> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
-        anyhow::anyhow!(
-            "{} holds no certificate; it must hold a PEM block that begins with -----BEGIN CERTIFICATE-----",
-            path.display()
-        )
-    })
+pub(super) fn first_certificate(path: &Path) -> anyhow::Result<CertificateDer<'static>> {
+    inspect::certificates(path)?.into_iter().next().with_context(|| format!("{} holds no certificate", path.display()))
 }
 
-fn subject_of(cert: &X509Certificate<'_>) -> anyhow::Result<DistinguishedName> {
+fn subject_of(cert: &X509Certificate<'_>) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     for attribute in cert.subject().iter_attributes() {
-        let oid: Vec<u64> =
-            attribute.attr_type().iter().context("an attribute of the subject has no readable type")?.collect();
-        subject.push(DnType::from_oid(&oid), attribute.as_str()?);
+        if let (Some(oid), Ok(value)) = (attribute.attr_type().iter(), attribute.as_str()) {
+            subject.push(DnType::from_oid(&oid.collect::<Vec<_>>()), value);
+        }
     }
-    Ok(subject)
+    subject
 }
 
-fn sans_of(cert: &X509Certificate<'_>) -> anyhow::Result<Vec<SanType>> {
-    let Some(extension) = cert.subject_alternative_name()? else { return Ok(Vec::new()) };
-    extension.value.general_names.iter().map(san_of).collect()
+fn sans_of(cert: &X509Certificate<'_>) -> Vec<SanType> {
+    let Ok(Some(extension)) = cert.subject_alternative_name() else { return Vec::new() };
+    extension.value.general_names.iter().filter_map(san_of).collect()
 }
 
-fn san_of(name: &x509_parser::extensions::GeneralName<'_>) -> anyhow::Result<SanType> {
+fn san_of(name: &x509_parser::extensions::GeneralName<'_>) -> Option<SanType> {
     use x509_parser::extensions::GeneralName;
-    Ok(match name {
-        GeneralName::DNSName(name) => SanType::DnsName((*name).try_into()?),
-        GeneralName::URI(name) => SanType::URI((*name).try_into()?),
-        GeneralName::RFC822Name(name) => SanType::Rfc822Name((*name).try_into()?),
+    Some(match name {
+        GeneralName::DNSName(name) => SanType::DnsName((*name).try_into().ok()?),
+        GeneralName::URI(name) => SanType::URI((*name).try_into().ok()?),
+        GeneralName::RFC822Name(name) => SanType::Rfc822Name((*name).try_into().ok()?),
         GeneralName::IPAddress(octets) => SanType::IpAddress(address(octets)?),
-        other => bail!("a SAN of an unusual kind: {other}"),
+        _ => return None,
     })
 }
 
-fn address(octets: &[u8]) -> anyhow::Result<std::net::IpAddr> {
+fn address(octets: &[u8]) -> Option<std::net::IpAddr> {
     match (<[u8; 4]>::try_from(octets), <[u8; 16]>::try_from(octets)) {
-        (Ok(v4), _) => Ok(v4.into()),
-        (_, Ok(v6)) => Ok(v6.into()),
-        _ => bail!("an address of {} bytes", octets.len()),
+        (Ok(v4), _) => Some(v4.into()),
+        (_, Ok(v6)) => Some(v6.into()),
+        _ => None,
     }
 }
 
@@ -350,11 +433,8 @@ fn usages_of(cert: &X509Certificate<'_>) -> Vec<ExtendedKeyUsagePurpose> {
     named.into_iter().filter_map(|(has, usage)| has.then_some(usage)).collect()
 }
 
-fn key_kind_of(cert: &X509Certificate<'_>) -> KeyKind {
-    match cert.public_key().parsed() {
-        Ok(x509_parser::public_key::PublicKey::RSA(_)) => KeyKind::Rsa2048,
-        _ => KeyKind::EcP256,
-    }
+fn key_kind_of(cert: &CertificateDer<'_>) -> KeyKind {
+    Kind::of(cert).and_then(|kind| KeyKind::like(&kind)).map_or(KeyKind::EcP256, |(kind, _)| kind)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,9 +1,11 @@
 //! `certs check`: what is wrong with certificates, and what to do.
 //!
-//! 1. internaltls judges, by the same code that loads; here files are put together into sets, and what a process would
-//!    only warn of (an end that is near, a key that others read, a client leaf without clientAuth) counts as wrong too.
+//! 1. internaltls judges, by the same code that loads; here files are put together into sets, and what will stop a process soon or
+//!    gives a key away (an end that is near, a key that others read, a client leaf without clientAuth) counts as wrong too. What a
+//!    process serves with a warning is a warning here.
 //! 2. Files are told apart by what they hold: a key, a CA, a leaf. A leaf is judged with its key and CA where those are
-//!    given or lie beside it.
+//!    given or lie beside it. A CA's certificate with its key is meant as a leaf where its names or its file's name say so.
+//! 3. The leaf of an edge need not be of a CA in ca.pem: that is for the clients of tlsMode 2, who may have another.
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -13,8 +15,7 @@ use internaltls::inspect::{self, CertificateSummary, Contents, Inspection};
 use internaltls::{
     EdgeConfig, EdgeMode, Files, Limits, LoadError, MeshConfig, NodeId, Reload, Role, Security, TrustDomain,
 };
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::UnixTime;
 use settings::Settings;
 
 use super::authority::{Facts, date};
@@ -28,7 +29,7 @@ const NEAR_AT_MOST: Duration = Duration::from_secs(30 * 86_400);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  meshctl certs check server.pem server.key ca.pem client.pem\n  meshctl certs check --config milvus.yaml\n\n\
-    Exits 1 if anything is wrong."
+    Exits 1 if anything is wrong; a warning is not."
 )]
 pub struct Args {
     /// Certificates, keys and CA bundles, PEM
@@ -44,6 +45,8 @@ pub struct Args {
 pub struct Report {
     /// What is wrong and what to do, a sentence each.
     pub wrong: Vec<String>,
+    /// What is served, and keeps some clients away, a sentence each.
+    pub warnings: Vec<String>,
     /// What is right, a line each.
     pub fine: Vec<String>,
 }
@@ -60,6 +63,7 @@ impl Args {
             None => check_files(&self.files, now),
         };
         report.fine.iter().for_each(|line| println!("ok     {line}"));
+        report.warnings.iter().for_each(|line| println!("warn   {line}"));
         report.wrong.iter().for_each(|line| println!("wrong  {line}"));
         Ok(if report.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -116,17 +120,39 @@ struct Given {
 impl Given {
     fn sort(files: &[PathBuf], report: &mut Report) -> Self {
         let mut given = Self::default();
+        let mut authorities = Vec::new();
         for file in files {
             match inspect::file(file) {
                 Ok(Contents::Certificates(found)) if found.iter().all(|found| found.is_ca) => {
-                    given.cas.push((file.clone(), found))
+                    authorities.push((file.clone(), found))
                 }
                 Ok(Contents::Certificates(mut found)) => given.leaves.push((file.clone(), found.swap_remove(0))),
                 Ok(_) => given.keys.push(file.clone()),
                 Err(error) => report.wrong.push(chain(&error)),
             }
         }
+        for (file, mut found) in authorities {
+            if given.is_meant_as_leaf(&file, &found[0]) {
+                given.leaves.push((file, found.swap_remove(0)));
+            } else {
+                given.cas.push((file, found));
+            }
+        }
         given
+    }
+
+    /// Of a certificate that may sign: whether a process is to serve it. Its key is at hand, and it bears a name that clients ask for,
+    /// or its file is named like a leaf's, or nothing else given is of it.
+    fn is_meant_as_leaf(&self, file: &Path, found: &CertificateSummary) -> bool {
+        let beside = file.with_extension("key");
+        let has_key = self.keys.iter().chain([&beside]).any(|key| fits(file, key));
+        let named = file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+        let is_named = |words: &[&str]| words.iter().any(|word| named.contains(word));
+        let signs = self.leaves.iter().any(|(leaf, _)| signed_by_file(leaf, file));
+        has_key
+            && (!found.sans.is_empty()
+                || is_named(&["server", "client", "leaf", "tls"])
+                || !(signs || is_named(&["ca", "root"])))
     }
 
     /// The key given that fits, else the one of the same name, else one that lies beside.
@@ -160,12 +186,18 @@ impl Report {
                 self.judged(&what, inspect::mesh(&mesh(leaf, key, ca), now), now)
             }
             (Some(key), ca) if !is_client(leaf, summary) => {
-                self.judged(&what, inspect::edge(&edge(leaf, key), now), now);
-                self.trusted(leaf, ca.as_deref());
+                let given = ca.as_ref().filter(|ca| given.cas.iter().any(|(given, _)| given == *ca));
+                self.judged(&what, inspect::edge(&edge(leaf, key, given.cloned()), now), now);
+                self.of_another_ca(leaf, ca.as_deref());
             }
             (key, ca) => {
                 self.alone(leaf, key, now);
-                self.trusted(leaf, ca.as_deref());
+                if is_client(leaf, summary) || of_the_mesh(summary) {
+                    self.trusted(leaf, ca.as_deref());
+                } else {
+                    self.warnings.extend(summary.key.warning_at_edge().map(|warning| format!("{what}: {warning}")));
+                    self.of_another_ca(leaf, ca.as_deref());
+                }
             }
         }
         if is_client(leaf, summary) {
@@ -183,6 +215,8 @@ impl Report {
                 self.end_near(Path::new(what), &set.leaf, now);
                 set.cas.iter().for_each(|ca| self.end_near(Path::new(what), ca, now));
                 set.readable_keys.iter().for_each(|(key, mode)| self.readable(key, *mode));
+                self.warnings.extend(set.key_warning.map(|warning| format!("{what}: {warning}")));
+                self.warnings.extend(set.warnings.iter().map(|warning| format!("{what}: {warning}")));
                 self.fine.push(line(what, &set.leaf));
             }
         }
@@ -222,6 +256,17 @@ impl Report {
         if let Some(ca) = ca.filter(|ca| !signed_by_file(leaf, ca)) {
             self.wrong.push(format!(
                 "{} is not signed by a CA in {}; issue it by that CA, or give peers the CA that signed it",
+                leaf.display(),
+                ca.display()
+            ));
+        }
+    }
+
+    /// Nothing is wrong with it: who dials the edge trusts the leaf's CA by a file of its own.
+    fn of_another_ca(&mut self, leaf: &Path, ca: Option<&Path>) {
+        if let Some(ca) = ca.filter(|ca| !signed_by_file(leaf, ca)) {
+            self.fine.push(format!(
+                "{}: of no CA in {}, which an edge asks about its clients alone; give clients the CA that signed the leaf",
                 leaf.display(),
                 ca.display()
             ));
@@ -326,10 +371,11 @@ fn mesh(leaf: &Path, key: PathBuf, ca: PathBuf) -> MeshConfig {
     }
 }
 
-fn edge(leaf: &Path, key: PathBuf) -> EdgeConfig {
+/// Where a CA is given, clients may be asked for certificates of it.
+fn edge(leaf: &Path, key: PathBuf, ca: Option<PathBuf>) -> EdgeConfig {
     EdgeConfig {
-        mode: EdgeMode::OneWay,
-        files: Some(files(leaf, key, None)),
+        mode: if ca.is_some() { EdgeMode::TwoWay } else { EdgeMode::OneWay },
+        files: Some(files(leaf, key, ca)),
         min_version: None,
         require_client_auth_eku: false,
         reload: Reload::default(),
@@ -342,13 +388,7 @@ fn files(leaf: &Path, key: PathBuf, ca: Option<PathBuf>) -> Files {
 }
 
 fn fits(leaf: &Path, key: &Path) -> bool {
-    let load = || {
-        let key = rustls::pki_types::PrivateKeyDer::from_pem_file(key).ok()?;
-        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).ok()?;
-        let chain = vec![CertificateDer::from_pem_file(leaf).ok()?];
-        rustls::sign::CertifiedKey::new(chain, key).keys_match().ok()
-    };
-    load().is_some()
+    inspect::is_pair(leaf, key).unwrap_or(false)
 }
 
 fn signed_by_file(leaf: &Path, ca: &Path) -> bool {
@@ -359,8 +399,8 @@ fn signed_by_file(leaf: &Path, ca: &Path) -> bool {
 pub(crate) fn signed_by(leaf: &Path, cas: &[u8]) -> bool {
     let verify = || {
         let facts = Facts::of_file(leaf).ok()?;
-        let chain: Vec<_> = CertificateDer::pem_file_iter(leaf).ok()?.collect::<Result<_, _>>().ok()?;
-        let cas: Vec<_> = CertificateDer::pem_slice_iter(cas).collect::<Result<_, _>>().ok()?;
+        let chain = inspect::certificates(leaf).ok()?;
+        let cas = inspect::certificates_in(Path::new("ca.pem"), cas).ok()?;
         let anchors: Vec<_> = cas.iter().filter_map(|ca| webpki::anchor_from_trusted_cert(ca).ok()).collect();
         let (first, intermediates) = chain.split_first()?;
         let end = u64::try_from(facts.not_after.unix_timestamp()).ok()?;

@@ -6,13 +6,16 @@
 //! 3. A reader sees an old pair or a new one: a versioned folder is replaced by one rename of one symlink.
 //! 4. Nothing is overwritten by `init`; everything is on disk (files and folders synced) before it is named.
 //!
-//! Parts: [`authority`] signs; [`folder`] writes, by [`dir`](mod@dir), which sees to whose files they are; [`mod@init`] and [`renew`] are the commands on both; [`check`] reads.
+//! Parts: [`authority`] signs; [`successor`] (pure) repeats what a leaf said; [`folder`] writes, by [`dir`](mod@dir), which sees to whose files they are; [`mod@init`] and [`renew`] are the commands on both; [`check`] and [`show`] read.
 pub mod authority;
 pub mod check;
+pub(crate) mod der;
 pub(crate) mod dir;
 pub mod folder;
 pub mod init;
 pub mod renew;
+pub mod show;
+pub mod successor;
 
 use clap::Subcommand;
 
@@ -25,6 +28,8 @@ pub enum Command {
     Renew(renew::Args),
     /// Say what is wrong with certificates, and what to do
     Check(check::Args),
+    /// Print names, validity, key and hashes of certificates, the hashes as a distrust list takes them
+    Show(show::Args),
 }
 
 impl Command {
@@ -37,6 +42,7 @@ impl Command {
             Self::Init(args) => args.run(),
             Self::Renew(args) => args.run(),
             Self::Check(args) => args.run(),
+            Self::Show(args) => args.run(),
         }
     }
 }

@@ -5,17 +5,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rcgen::ExtendedKeyUsagePurpose;
+use internaltls::inspect;
 use time::OffsetDateTime;
 
-use super::authority::{Authority, Facts, Issued, date};
+use super::authority::{Authority, Issued, date};
+use super::der;
 use super::folder::{self, NewFile};
 use super::init::{Validity, pair, serial_file};
+use super::successor::Template;
 
 /// The arguments of `certs renew`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  meshctl certs renew --dir .mesh --days 30\n\nProcesses that serve these certificates follow by themselves; `meshctl status` shows when they did."
+    after_help = "Example:\n  meshctl certs renew --dir .mesh --days 30\n\nA new leaf says what the one before said: subject, all extensions, kind and size of the key. Files keep their owner and mode.\n\nProcesses that serve these certificates follow by themselves; `meshctl status` shows when they did."
 )]
 pub struct Args {
     /// The cluster's folder, a folder of certificates made by `certs init`, or a flat folder of the documented names
@@ -35,7 +37,7 @@ pub struct Renewed {
     /// The end of the new validity.
     pub not_after: OffsetDateTime,
     /// What the new leaf says differently, and why.
-    pub remark: Option<&'static str>,
+    pub remarks: Vec<String>,
 }
 
 impl Args {
@@ -46,9 +48,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         for leaf in renew(&self.dir, self.validity.duration())? {
             println!("{}  serial {}  valid until {}", leaf.path.display(), leaf.serial, date(leaf.not_after));
-            if let Some(remark) = leaf.remark {
-                println!("  note: {remark}");
-            }
+            leaf.remarks.iter().for_each(|remark| println!("  note: {remark}"));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -99,13 +99,13 @@ fn sign(folder: PathBuf, valid_for: Duration, now: OffsetDateTime) -> anyhow::Re
     let authority = authority_of(&folder, now)?;
     let (mut files, mut leaves) = (Vec::new(), Vec::new());
     for stem in stems(&folder) {
-        let (issued, remark) = succeed(&folder.join(format!("{stem}.pem")), stem, &authority, valid_for, now)?;
+        let (issued, remarks) = succeed(&folder.join(format!("{stem}.pem")), stem, &authority, valid_for, now)?;
         files.extend(pair(stem, &issued));
         leaves.push(Renewed {
             path: folder.join(format!("{stem}.pem")),
             serial: issued.serial,
             not_after: issued.not_after,
-            remark,
+            remarks,
         });
     }
     if let (Some(last), true) = (leaves.last(), folder.join("ca.srl").exists()) {
@@ -120,23 +120,20 @@ fn succeed(
     authority: &Authority,
     valid_for: Duration,
     now: OffsetDateTime,
-) -> anyhow::Result<(Issued, Option<&'static str>)> {
-    let mut request = Facts::of_file(path)?.request;
-    let lacks = stem == "client"
-        && !request.usages.contains(&ExtendedKeyUsagePurpose::ClientAuth)
-        && !request.usages.contains(&ExtendedKeyUsagePurpose::Any);
-    if lacks {
-        request.usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+) -> anyhow::Result<(Issued, Vec<String>)> {
+    let cannot = || format!("could not sign a successor of {}", path.display());
+    let before = inspect::certificates(path)?;
+    let (leaf, above) = before.split_first().with_context(cannot)?;
+    let mut template = Template::of(leaf).with_context(cannot)?;
+    if stem == "client" {
+        template.for_a_client();
     }
-    let issued = authority
-        .issue(&request, valid_for, now)
-        .with_context(|| format!("could not sign a successor of {}", path.display()))?;
-    Ok((
-        issued,
-        lacks.then_some(
-            "the leaf before did not name clientAuth, which servers that check usages refuse; this one does",
-        ),
-    ))
+    let mut issued = authority.succeed(&mut template, valid_for, now).with_context(cannot)?;
+    if authority.issued(&template) {
+        // The path from this CA to the one that peers trust.
+        issued.cert_pem.extend(above.iter().map(|intermediate| der::pem("CERTIFICATE", intermediate)));
+    }
+    Ok((issued, template.remarks))
 }
 
 /// The CA beside the leaves, or one folder up, where the mesh's is.

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use internaltls::inspect;
 use rcgen::SanType;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -114,12 +115,12 @@ impl Pair {
     /// When either cannot be read.
     pub fn load(folder: &Path, stem: &str) -> anyhow::Result<Self> {
         let (cert, key) = (folder.join(format!("{stem}.pem")), folder.join(format!("{stem}.key")));
-        Self::parse(&read(&cert)?, &read(&key)?)
-            .with_context(|| format!("{} and {} are not a leaf and its key", cert.display(), key.display()))
+        let read = || anyhow::Ok(Self { chain: inspect::certificates(&cert)?, key: inspect::private_key(&key)? });
+        read().with_context(|| format!("{} and {} are not a leaf and its key", cert.display(), key.display()))
     }
 
     fn parse(cert: &[u8], key: &[u8]) -> anyhow::Result<Self> {
-        let chain = CertificateDer::pem_slice_iter(cert).collect::<Result<_, _>>()?;
+        let chain = inspect::certificates_in(Path::new("the leaf made here"), cert)?;
         Ok(Self { chain, key: PrivateKeyDer::from_pem_slice(key)? })
     }
 }
@@ -149,8 +150,8 @@ pub(crate) fn naming(sans: &[SanType]) -> anyhow::Result<Naming> {
 
 fn roots(path: &Path) -> anyhow::Result<rustls::RootCertStore> {
     let mut roots = rustls::RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&read(path)?) {
-        roots.add(cert?).with_context(|| format!("{} holds a certificate that is no CA", path.display()))?;
+    for cert in inspect::certificates(path)? {
+        roots.add(cert).with_context(|| format!("{} holds a certificate that is no CA", path.display()))?;
     }
     Ok(roots)
 }
@@ -167,12 +168,8 @@ fn expired(right: &Path, authority: &Path, facts: &Facts, now: OffsetDateTime) -
     if !authority.join("ca.key").exists() {
         bail!("the mesh CA's key is not at hand ({})", authority.join("ca.key").display());
     }
-    let key_pem = String::from_utf8(read(&right.join("server.key"))?)?;
+    let key = inspect::private_key(&right.join("server.key"))?;
     let (from, until) = (now - Duration::from_secs(3_600), now - Duration::from_secs(60));
-    let issued = Authority::load(authority, now)?.reissue(&facts.request, &key_pem, from, until)?;
+    let issued = Authority::load(authority, now)?.reissue(&facts.request, &key, from, until)?;
     Pair::parse(issued.cert_pem.as_bytes(), issued.key_pem.as_bytes())
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("could not read {}", path.display()))
 }

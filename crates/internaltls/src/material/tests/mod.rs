@@ -1,6 +1,7 @@
 //! From files to handshakes, as a node and its peers see it.
 pub(crate) mod issue;
 
+mod agree;
 mod alarm;
 mod anchors;
 mod cpu;
