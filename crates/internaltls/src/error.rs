@@ -239,9 +239,7 @@ pub enum LoadError {
     )]
     EncryptedKey(MaterialFile),
     /// A key of a kind that TLS here cannot use.
-    #[error(
-        "{0} holds a key that cannot be used: make it ECDSA on P-256 or P-384, or RSA of 2048 to 8192 bits"
-    )]
+    #[error("{0} holds a key that cannot be used: make it ECDSA on P-256 or P-384, or RSA of 2048 to 8192 bits")]
     UnusableKey(MaterialFile),
     /// A certificate that is no X.509 v3 certificate.
     #[error("{file}: certificate number {number} cannot be parsed: issue it again as X.509 v3")]

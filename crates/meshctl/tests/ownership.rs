@@ -112,7 +112,9 @@ fn renewal_keeps_modes_and_strangers() {
     fs::write(version.join("note.txt"), "of the operator").unwrap();
     symlink("note.txt", version.join("link.txt")).unwrap();
     give(dir.path());
-    for (path, mode) in [(version.clone(), 0o2750), (version.join("server.key"), 0o640), (version.join("note.txt"), 0o604)] {
+    for (path, mode) in
+        [(version.clone(), 0o2750), (version.join("server.key"), 0o640), (version.join("note.txt"), 0o604)]
+    {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
     renew(dir.path(), Duration::from_secs(60)).unwrap();
@@ -187,7 +189,8 @@ fn rotation_by_root_leaves_nothing_of_root() {
     // The service's own user goes on where root stopped.
     drop(lock);
     let lock = at.join(".ca-rotation.lock");
-    let (written, said) = as_service(&["sh", "-c", &format!("cat {0}/ca-rotation/ca.key && : >> {1}", at.display(), lock.display())]);
+    let (written, said) =
+        as_service(&["sh", "-c", &format!("cat {0}/ca-rotation/ca.key && : >> {1}", at.display(), lock.display())]);
     assert!(written, "{said}");
     journal.finish(at).unwrap();
 }

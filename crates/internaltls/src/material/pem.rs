@@ -55,11 +55,15 @@ enum Verdict {
 }
 
 const PKCS7: &str = "read the certificates out of it, as with `openssl pkcs7 -print_certs -in FILE`, and name those";
-const CMS: &str = "read the certificates out of it, as with `openssl cms -verify -noverify -inform pem -in FILE -certsout OUT`";
+const CMS: &str =
+    "read the certificates out of it, as with `openssl cms -verify -noverify -inform pem -in FILE -certsout OUT`";
 const REQUEST: &str = "name the certificate that the CA issued for it";
-const TRUSTED: &str = "its trust attributes would be ignored, so write it without them: `openssl x509 -in FILE -out OUT`";
-const OTHER_KEY: &str = "convert it to PKCS#8, as with `openssl pkey -in FILE -out OUT` or, for OpenSSH, `ssh-keygen -p -m pkcs8`";
-const UNKNOWN: &str = "nothing here reads it: correct the label (capitals, one blank between words), or take the block out";
+const TRUSTED: &str =
+    "its trust attributes would be ignored, so write it without them: `openssl x509 -in FILE -out OUT`";
+const OTHER_KEY: &str =
+    "convert it to PKCS#8, as with `openssl pkey -in FILE -out OUT` or, for OpenSSH, `ssh-keygen -p -m pkcs8`";
+const UNKNOWN: &str =
+    "nothing here reads it: correct the label (capitals, one blank between words), or take the block out";
 
 fn verdict(part: Part, label: &[u8]) -> Verdict {
     match part {
@@ -123,9 +127,19 @@ fn verdict_on_containers(label: &[u8]) -> Option<Verdict> {
 /// What may stand beside anything, for it can hold neither certificate nor CRL.
 fn beside(label: &[u8]) -> Verdict {
     match label {
-        b"PRIVATE KEY" | b"RSA PRIVATE KEY" | b"EC PRIVATE KEY" | b"DSA PRIVATE KEY" | b"ENCRYPTED PRIVATE KEY"
-        | b"ANY PRIVATE KEY" | b"OPENSSH PRIVATE KEY" | b"PUBLIC KEY" | b"RSA PUBLIC KEY" | b"EC PARAMETERS"
-        | b"DSA PARAMETERS" | b"DH PARAMETERS" | b"X9.42 DH PARAMETERS" => Verdict::PassOver,
+        b"PRIVATE KEY"
+        | b"RSA PRIVATE KEY"
+        | b"EC PRIVATE KEY"
+        | b"DSA PRIVATE KEY"
+        | b"ENCRYPTED PRIVATE KEY"
+        | b"ANY PRIVATE KEY"
+        | b"OPENSSH PRIVATE KEY"
+        | b"PUBLIC KEY"
+        | b"RSA PUBLIC KEY"
+        | b"EC PARAMETERS"
+        | b"DSA PARAMETERS"
+        | b"DH PARAMETERS"
+        | b"X9.42 DH PARAMETERS" => Verdict::PassOver,
         _ => Verdict::Refuse("not a known one", UNKNOWN),
     }
 }

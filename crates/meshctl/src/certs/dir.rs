@@ -53,7 +53,9 @@ impl Access {
         let found = fstat(it)?;
         let is_kept = found.st_uid == self.uid && (found.st_gid == self.gid || self.mode & 0o070 == 0);
         let (uid, gid) = (self.uid, self.gid);
-        let lost = || io::Error::other(format!("it is of uid {uid} and gid {gid}, to whom we may not give it: run this as root"));
+        let lost = || {
+            io::Error::other(format!("it is of uid {uid} and gid {gid}, to whom we may not give it: run this as root"))
+        };
         if is_kept { Ok(()) } else { Err(lost()) }
     }
 }
@@ -82,7 +84,8 @@ impl Dir {
     /// A folder in this one; a link is none.
     pub(crate) fn sub(&self, name: &OsStr) -> anyhow::Result<Self> {
         let path = self.path.join(name);
-        let fd = openat(&self.fd, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()).with_context(|| cannot_read(&path))?;
+        let fd =
+            openat(&self.fd, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()).with_context(|| cannot_read(&path))?;
         Ok(Self { fd, path })
     }
 
@@ -113,7 +116,8 @@ impl Dir {
 
     /// The file of this name, made empty for its owner alone where there is none.
     pub(crate) fn open_or_make(&self, name: &OsStr) -> anyhow::Result<File> {
-        let (cannot, flags) = (|| cannot_write(&self.path.join(name)), OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC);
+        let (cannot, flags) =
+            (|| cannot_write(&self.path.join(name)), OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC);
         let mode = Mode::RUSR | Mode::WUSR;
         match openat(&self.fd, name, flags | OFlags::CREATE | OFlags::EXCL, mode) {
             Ok(fd) => {
@@ -149,7 +153,9 @@ impl Dir {
     /// Removes a file or a link, if there is one.
     pub(crate) fn remove(&self, name: &OsStr) -> anyhow::Result<()> {
         match unlinkat(&self.fd, name, AtFlags::empty()) {
-            Err(error) if error != rustix::io::Errno::NOENT => Err(error).with_context(|| cannot_write(&self.path.join(name))),
+            Err(error) if error != rustix::io::Errno::NOENT => {
+                Err(error).with_context(|| cannot_write(&self.path.join(name)))
+            }
             _ => Ok(()),
         }
     }

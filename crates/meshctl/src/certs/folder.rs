@@ -151,7 +151,11 @@ fn replace_version(folder: &Path, files: &[NewFile], now: OffsetDateTime) -> any
     let dir = Dir::open(folder)?;
     let before = dir.target(OsStr::new(LINK)).with_context(|| cannot_read(&folder.join(LINK)))?;
     let [Component::Normal(within)] = before.components().collect::<Vec<_>>()[..] else {
-        bail!("{} leads to {}, which is not in its folder; replace the files where they are", folder.join(LINK).display(), before.display());
+        bail!(
+            "{} leads to {}, which is not in its folder; replace the files where they are",
+            folder.join(LINK).display(),
+            before.display()
+        );
     };
     let old = dir.sub(within)?;
     let (version, new) = fresh_version(&dir, folder, Some(&old), now)?;

@@ -181,7 +181,9 @@ fn time_of(text: &str) -> std::time::Duration {
 
 #[test]
 fn work_is_linear_in_the_bytes() {
-    for unit in ["-begin ", "--begin x", "-----BEGIN ", "BEGIN CERTIFICATE ", "-----END CERTIFICATE-----", "\u{2014}end "] {
+    for unit in
+        ["-begin ", "--begin x", "-----BEGIN ", "BEGIN CERTIFICATE ", "-----END CERTIFICATE-----", "\u{2014}end "]
+    {
         let (small, large) = (time_of(&unit.repeat(2_000)), time_of(&unit.repeat(40_000)));
         // Twenty times the text; four hundred times the work if it were quadratic.
         assert!(large < small * 100 + std::time::Duration::from_millis(20), "{unit}: {small:?}, {large:?}");
@@ -233,7 +235,14 @@ fn change() -> impl Strategy<Value = Change> {
         ("=", ""),
         ("M", "="),
     ]);
-    let text = prop::sample::select(vec!["# comment\n", "\n", "\u{feff}", "-----BEGIN\n", "-----END CERTIFICATE-----\n", "  "]);
+    let text = prop::sample::select(vec![
+        "# comment\n",
+        "\n",
+        "\u{feff}",
+        "-----BEGIN\n",
+        "-----END CERTIFICATE-----\n",
+        "  ",
+    ]);
     let with = prop::sample::select(vec![" ", "\t", "> ", "\u{feff}", "# "]);
     prop_oneof![
         6 => (pair, place()).prop_map(|((from, to), nth)| Change::Replace(from, to, nth)),
