@@ -11,7 +11,6 @@
 //! 5. No message holds a value.
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use crate::error::{Place, SettingsError};
 use crate::keys::{KEYS, KeyInfo};
@@ -69,7 +68,7 @@ pub(crate) fn layer(variables: impl Iterator<Item = (String, String)>) -> Result
     if set.contains_key("ETCD_ENDPOINTS") {
         notices.push("ETCD_ENDPOINTS is set and has no effect: this cluster needs no etcd".to_owned());
     }
-    Ok((Layer { folder: PathBuf::new(), entries }, notices))
+    Ok((Layer { entries, ..Layer::default() }, notices))
 }
 
 fn find<'s>(key: &KeyInfo, set: &'s BTreeMap<String, String>) -> Result<Option<(String, &'s String)>, SettingsError> {

@@ -6,9 +6,9 @@
 //! 4. [`internaltls::yaml`] bounds what a file can cost; the length of a path is bounded here, for each key carries those
 //!    above it.
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use internaltls::trusted::{self, Contents, FileError};
 use internaltls::yaml::{self, MAX_BYTES, Node, Value};
 
 use crate::error::{Place, SettingsError};
@@ -56,38 +56,46 @@ pub(crate) struct Entry {
 pub(crate) struct Layer {
     pub(crate) folder: PathBuf,
     pub(crate) entries: Vec<Entry>,
+    /// Who else may have a hand in the file, a line each.
+    pub(crate) warnings: Vec<String>,
 }
 
-/// Reads a file, or a folder's layers, lowest first.
+/// Reads a file, or a folder's layers, lowest first. Blocks, for some seconds at most.
 pub(crate) fn read(path: &Path) -> Result<Vec<Layer>, SettingsError> {
-    let files = files(path)?;
-    files.iter().map(|file| parse(file, &read_text(file)?)).collect()
-}
-
-fn files(path: &Path) -> Result<Vec<PathBuf>, SettingsError> {
-    let about = path.metadata().map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-    if !about.is_dir() {
-        return Ok(vec![path.to_owned()]);
+    match read_file(path) {
+        Err(FileError::NotRegular { kind: "folder", .. }) => read_folder(path),
+        contents => Ok(vec![layer(path, contents)?]),
     }
-    let found: Vec<_> = LAYERS.iter().map(|name| path.join(name)).filter(|file| present(file)).collect();
-    if found.is_empty() { Err(SettingsError::EmptyFolder { path: path.to_owned() }) } else { Ok(found) }
 }
 
-/// A link to nowhere and a file we may not look at count as present: reading them then says what is wrong.
+fn read_folder(folder: &Path) -> Result<Vec<Layer>, SettingsError> {
+    let mut layers = Vec::new();
+    for path in LAYERS.map(|name| folder.join(name)) {
+        match read_file(&path) {
+            Err(FileError::Missing(_)) if !present(&path) => {}
+            contents => layers.push(layer(&path, contents)?),
+        }
+    }
+    if layers.is_empty() { Err(SettingsError::EmptyFolder { path: folder.to_owned() }) } else { Ok(layers) }
+}
+
+/// A link to nowhere counts as present: that it leads nowhere is an error.
 fn present(file: &Path) -> bool {
-    match file.symlink_metadata() {
-        Ok(_) => true,
-        Err(e) => e.kind() != std::io::ErrorKind::NotFound,
-    }
+    file.symlink_metadata().is_ok()
 }
 
-fn read_text(path: &Path) -> Result<String, SettingsError> {
+/// Settings say which files are trusted, so that whoever can replace them can replace those.
+fn read_file(path: &Path) -> Result<Contents, FileError> {
+    trusted::read(path, MAX_BYTES as u64)
+}
+
+fn layer(path: &Path, contents: Result<Contents, FileError>) -> Result<Layer, SettingsError> {
     let refused = |source| SettingsError::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(refused)?;
-    // One byte more than is read: the parser then says that the file is too large.
-    file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text).map_err(refused)?;
-    Ok(text)
+    let contents = contents.map_err(|error| refused(std::io::Error::other(error)))?;
+    let text = String::from_utf8(contents.bytes)
+        .map_err(|_| refused(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8")))?;
+    let warnings = contents.warnings.iter().map(ToString::to_string).collect();
+    Ok(Layer { warnings, ..parse(path, &text)? })
 }
 
 /// YAML → entries.
@@ -98,7 +106,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Layer, SettingsError> {
         Some(Node { value: Value::Map(pairs), .. }) => flat.mapping("", pairs)?,
         Some(other) => return Err(flat.syntax(other.line, "the file must be a mapping of keys to values")),
     }
-    Ok(Layer { folder: folder_of(path), entries: flat.entries })
+    Ok(Layer { folder: folder_of(path), entries: flat.entries, warnings: Vec::new() })
 }
 
 fn folder_of(path: &Path) -> PathBuf {

@@ -92,13 +92,17 @@ impl Settings {
         variables: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
         let mut values = Values::default();
-        let mut others = Vec::new();
-        for layer in layers::read(path)? {
+        let (mut others, mut warnings) = (Vec::new(), Vec::new());
+        for mut layer in layers::read(path)? {
+            warnings.append(&mut layer.warnings);
             others.append(&mut check::unknown(&layer)?);
             values.put(&layer)?;
         }
         let (environment, mut notices) = environment::layer(variables)?;
         values.put(&environment)?;
+        // One folder of several files is one warning.
+        warnings.dedup();
+        notices.extend(warnings);
         notices.extend(others_notice(&others));
         notices.extend(sections::storage_notice(&values));
         notices.extend(sections::password_notice(&values)?);

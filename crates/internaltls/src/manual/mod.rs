@@ -10,3 +10,6 @@ pub mod failures {}
 
 #[doc = include_str!("alarm.md")]
 pub mod alarm {}
+
+#[doc = include_str!("files.md")]
+pub mod files {}

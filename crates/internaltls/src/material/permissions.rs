@@ -15,7 +15,7 @@
 //! 6. A POSIX ACL shows in the group's bits of the mode, as its mask: one that grants writing is judged like a group that may
 //!    write.
 //!
-//! The table that follows from this is in the manual, under "files".
+//! The table that follows from this is in the [manual](crate::manual::files), where the tests take it from.
 use std::fmt;
 
 const WRITE_OTHERS: u32 = 0o002;
@@ -231,46 +231,59 @@ mod tests {
     use Object::{File, Folder, Key, KeyFolder, Symlink};
     use Say::{Nothing, Refusal, Warning};
 
-    /// A row of the manual's table: owner, group, mode, and what is said of a key, a folder of it, another file, another
-    /// folder, a symlink.
-    type Row = (u32, u32, u32, [Say; 5]);
+    const MANUAL: &str = include_str!("../manual/files.md");
 
-    const TABLE: [Row; 22] = [
-        // Ours or root's, written by its owner alone.
-        (US, US, 0o600, [Nothing, Nothing, Nothing, Nothing, Nothing]),
-        (0, 0, 0o755, [Warning, Nothing, Nothing, Nothing, Nothing]),
-        // Of a key, read by others.
-        (US, US, 0o640, [Warning, Nothing, Nothing, Nothing, Nothing]),
-        (US, US, 0o604, [Warning, Nothing, Nothing, Nothing, Nothing]),
-        (0, OUR_GROUP, 0o640, [Nothing, Nothing, Nothing, Nothing, Nothing]),
-        (0, FOREIGN_GROUP, 0o640, [Warning, Nothing, Nothing, Nothing, Nothing]),
-        // Written by everybody.
-        (US, US, 0o602, [Refusal, Refusal, Refusal, Refusal, Nothing]),
-        (US, US, 0o777, [Refusal, Refusal, Refusal, Refusal, Nothing]),
-        (0, 0, 0o1777, [Refusal, Nothing, Refusal, Nothing, Nothing]),
-        // Written by a group: ours, root's, a foreign one.
-        (US, US, 0o660, [Refusal, Refusal, Nothing, Nothing, Nothing]),
-        (0, OUR_GROUP, 0o2775, [Refusal, Refusal, Nothing, Nothing, Nothing]),
-        (0, 0, 0o775, [Refusal, Refusal, Nothing, Nothing, Nothing]),
-        (0, FOREIGN_GROUP, 0o2775, [Refusal, Refusal, Warning, Warning, Nothing]),
-        (US, FOREIGN_GROUP, 0o620, [Refusal, Refusal, Warning, Warning, Nothing]),
-        (0, FOREIGN_GROUP, 0o1775, [Refusal, Nothing, Warning, Nothing, Nothing]),
-        // Somebody else's.
-        (OTHER, US, 0o600, [Warning, Warning, Warning, Warning, Warning]),
-        (OTHER, FOREIGN_GROUP, 0o1777, [Refusal, Warning, Refusal, Warning, Warning]),
-        (NOBODY, US, 0o600, [Warning, Warning, Warning, Warning, Warning]),
-        // Kubernetes' secret volumes with an fsGroup: the volume, a version's folder, a file, a file with defaultMode 0400.
-        (0, OUR_GROUP, 0o3777, [Refusal, Nothing, Refusal, Nothing, Nothing]),
-        (0, OUR_GROUP, 0o2755, [Warning, Nothing, Nothing, Nothing, Nothing]),
-        (0, OUR_GROUP, 0o440, [Nothing, Nothing, Nothing, Nothing, Nothing]),
-        (0, 0, 0o400, [Nothing, Nothing, Nothing, Nothing, Nothing]),
-    ];
+    /// A row of the manual's table: an example, and what is said of a key, a folder with it, another file, another folder, and
+    /// a symlink.
+    struct Row {
+        uid: u32,
+        gid: u32,
+        mode: u32,
+        who: Who,
+        says: [Say; 5],
+    }
+
+    fn table() -> Vec<Row> {
+        let rows = MANUAL.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+        rows.filter_map(|row| {
+            let cells: Vec<&str> = row.split(" |").map(str::trim).collect();
+            let example = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
+            let (owners, mode) = example.split_once(' ').unwrap();
+            let (owner, group) = owners.split_once(':').unwrap();
+            let says = cells[2..].iter().map(|cell| match *cell {
+                "" => Nothing,
+                "warned" => Warning,
+                "refused" => Refusal,
+                other => panic!("{other} in {row}"),
+            });
+            Some(Row {
+                uid: id(owner, US, OTHER),
+                gid: id(group, OUR_GROUP, FOREIGN_GROUP),
+                mode: u32::from_str_radix(mode, 8).unwrap(),
+                who: if owner == "unmapped" { in_namespace() } else { who() },
+                says: says.collect::<Vec<_>>().try_into().unwrap(),
+            })
+        })
+        .collect()
+    }
+
+    fn id(word: &str, ours: u32, foreign: u32) -> u32 {
+        match word {
+            "us" => ours,
+            "root" => 0,
+            "foreign" => foreign,
+            "unmapped" => NOBODY,
+            other => panic!("{other}"),
+        }
+    }
 
     #[test]
     fn invariant_7_judges_every_cell_of_the_table() {
-        for (uid, gid, mode, expected) in TABLE {
-            let found = [Key, KeyFolder, File, Folder, Symlink].map(|object| said(object, uid, gid, mode, &who()));
-            assert_eq!(found, expected, "uid {uid}, gid {gid}, mode {mode:04o}");
+        let table = table();
+        assert_eq!(table.len(), 22, "rows of the manual");
+        for Row { uid, gid, mode, who, says } in table {
+            let found = [Key, KeyFolder, File, Folder, Symlink].map(|object| said(object, uid, gid, mode, &who));
+            assert_eq!(found, says, "uid {uid}, gid {gid}, mode {mode:04o}");
         }
     }
 
@@ -286,15 +299,12 @@ mod tests {
 
     #[test]
     fn invariant_7_refuses_orders_of_others() {
-        for (uid, gid, mode, expected) in TABLE {
-            let key = said(Key, uid, gid, mode & !0o044, &who());
-            let order = said(Object::Order, uid, gid, mode, &who());
-            let foreign = ![0, US].contains(&uid);
-            assert_eq!(
-                order,
-                if foreign { Refusal } else { key },
-                "uid {uid}, gid {gid}, mode {mode:04o}: {expected:?}"
-            );
+        for Row { uid, gid, mode, who, .. } in table() {
+            // Whether others can read an order is no matter.
+            let key = said(Key, uid, gid, mode & !0o044, &who);
+            let foreign = ![0, US].contains(&uid) && who.unmapped_uid != Some(uid);
+            let expected = if foreign { Refusal } else { key };
+            assert_eq!(said(Object::Order, uid, gid, mode, &who), expected, "uid {uid}, gid {gid}, mode {mode:04o}");
         }
         assert_eq!(said(Object::Order, NOBODY, NOBODY, 0o600, &in_namespace()), Nothing);
     }

@@ -3,7 +3,7 @@
 //! For settings, policies, and whatever else decides who may do what. Certificates, keys and lists are read by the same code.
 //!
 //! 1. The way to the file is judged with the file: every folder, and every symlink, by its open descriptor. The table of what
-//!    is refused and what is warned of is in the [manual](crate::manual::threat_model).
+//!    is refused and what is warned of is in the [manual](crate::manual::files).
 //! 2. A FIFO, a device, a socket or a folder is an error that says so. None of them is opened.
 //! 3. A file system that does not answer is an error after three seconds, and at once from then on, until it answers.
 use std::fmt;

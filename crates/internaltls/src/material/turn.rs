@@ -19,7 +19,7 @@ use super::peers::{self, Connected};
 use super::prepare::{Prepared, prepare, tried};
 use super::published::{Kept, ListsInForce, Published, Replaced};
 use super::report::{Report, Subject};
-use super::source::{Snapshot, Source};
+use super::source::{Content, Snapshot, Source};
 use super::status::{HeldStatus, WatchStatus};
 use super::store::Reloaded;
 use super::watch::{Watch, watched};
@@ -148,11 +148,8 @@ impl PairTurn {
     /// The set on disk, where it is another one than is served.
     fn look(&self, turn: &mut Turn, served: &Generation) -> Result<Option<Candidate>, LoadError> {
         let lists = self.published.lists();
-        // By hashes alone: a look that finds nothing new keeps no copy of the key.
-        if self.source.content()?.pair == turn.served && lists.number == turn.judged_under {
-            return Ok(None);
-        }
-        let snapshot = self.source.read()?;
+        let is_judged = |content: Content| content.pair == turn.served && lists.number == turn.judged_under;
+        let Some(snapshot) = self.source.read_unless(is_judged)? else { return Ok(None) };
         let content = snapshot.content().pair;
         let candidate = self.judge(snapshot, lists, served)?;
         if content == turn.served {

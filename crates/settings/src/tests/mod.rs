@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use crate::{KEYS, Settings, SettingsError, Storage, reference};
 
+mod files;
 mod harness;
 mod secrets;
 
