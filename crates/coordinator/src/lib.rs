@@ -28,7 +28,7 @@ pub const ROLE: &str = "coordinator";
 
 /// The coordinator: which collections there are, and which data-node owns which shard.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "coordinator", version)]
+#[command(name = "coordinator", version, after_help = node::signals::SIGNALS)]
 pub struct Args {
     /// Flags of every role.
     #[command(flatten)]

@@ -6,7 +6,7 @@ use clap::Parser as _;
 
 /// Owns shards of collections and answers for their rows.
 #[derive(clap::Parser)]
-#[command(version)]
+#[command(version, after_help = node::signals::SIGNALS)]
 struct CommandLine {
     #[command(flatten)]
     args: data_node::Args,

@@ -113,6 +113,8 @@ pub fn parse(text: &str) -> Result<Option<Node>, YamlError> {
 /// The parser's own words hold nothing of the text but one character of it, and that may be the first of a password.
 fn syntax(error: &ScanError) -> YamlError {
     let what = match error.info() {
+        // Of flow collections the scanner sees the whole before the first event: its own limit, 255, is met first.
+        "recursion limit exceeded" => TOO_DEEP,
         info if info.starts_with("unexpected character") => "a value that begins with %, @ or ` must stand in quotes",
         "while parsing node, found unknown anchor" => ALIAS,
         info => info,
@@ -120,6 +122,7 @@ fn syntax(error: &ScanError) -> YamlError {
     refused(error.marker().line(), what)
 }
 
+const TOO_DEEP: &str = "nested more than 32 deep";
 const ALIAS: &str = "aliases are not read: write the value out, or put it in quotes if it begins with *";
 const ANCHOR: &str = "anchors are not read: remove it, or put the value in quotes if it begins with &";
 const TAG: &str = "tags are not read: remove it, or put the value in quotes if it begins with !";
@@ -198,7 +201,7 @@ impl Tree {
     fn begin(&mut self, line: usize, collection: Open) -> Result<(), YamlError> {
         self.count(line)?;
         if self.open.len() == MAX_DEPTH {
-            return Err(refused(line, format!("nested more than {MAX_DEPTH} deep")));
+            return Err(refused(line, TOO_DEEP));
         }
         self.open.push(collection);
         Ok(())

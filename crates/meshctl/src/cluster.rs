@@ -103,3 +103,18 @@ impl Cluster {
         let _ = fs::remove_file(dir.join(NAME));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The parser's own limit on depth is on, here and for every other document that this program reads.
+    #[test]
+    fn deep_file_is_a_plain_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME), format!("{{\"processes\":{}", "[".repeat(1_000_000))).unwrap();
+        let error = format!("{:#}", Cluster::read(dir.path()).unwrap_err());
+        assert!(error.contains(NAME) && error.contains("start it again"), "{error}");
+        assert!(serde_json::from_str::<serde_json::Value>(&"[".repeat(1_000_000)).is_err());
+    }
+}

@@ -3,11 +3,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 const DEADLINE: Duration = Duration::from_secs(3);
+/// Bytes of an answer: a status of a hundred thousand connections.
+pub(crate) const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// Status and body of `path` at `address`.
 pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<(u16, Bytes)> {
@@ -24,7 +26,8 @@ async fn exchange(address: &str, path: &str) -> anyhow::Result<(u16, Bytes)> {
     let request = http::Request::get(path).header(http::header::HOST, address).body(Empty::<Bytes>::new())?;
     let response = client.send_request(request).await?;
     let code = response.status().as_u16();
-    let body = response.into_body().collect().await?.to_bytes();
+    let body =
+        Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
     driver.abort();
     Ok((code, body))
 }

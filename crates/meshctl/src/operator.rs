@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use internaltls::{Files, Mesh, MeshConfig, NodeId, Role};
 use tonic::body::Body;
 use tower_service::Service;
@@ -83,7 +83,11 @@ async fn exchange(mesh: &Mesh, process: &Process, path: &str) -> anyhow::Result<
     let request = ::http::Request::get(path).body(Body::empty())?;
     let response = channel.call(request).await?;
     let code = response.status().as_u16();
-    let body = response.into_body().collect().await?.to_bytes();
+    let body = Limited::new(response.into_body(), http::MAX_BODY)
+        .collect()
+        .await
+        .map_err(anyhow::Error::from_boxed)?
+        .to_bytes();
     Ok((code, body))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! 1. A role runs as its own binary would, with the same flags.
 //! 2. `standalone` plans as `up` does, certificates and mutual TLS on loopback between the roles included; it only saves
-//!    processes. On a signal the roles drain in the order in which `up` stops its processes.
+//!    processes. On SIGTERM or SIGINT the roles drain in the order in which `up` stops its processes; on SIGHUP each looks at
+//!    its files.
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// The arguments of `run`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  meshctl run data-node --node data-node-1 --config .mesh/config/data-node-1\n  meshctl run standalone"
+    after_help = format!("Example:\n  meshctl run data-node --node data-node-1 --config .mesh/config/data-node-1\n  meshctl run standalone\n\n{}", node::signals::SIGNALS)
 )]
 pub struct Args {
     /// End when the process of this number, our parent, ends
@@ -62,7 +63,7 @@ impl Args {
             What::Coordinator(args) => coordinator::main_with(&args),
             What::DataNode(args) => data_node::main_with(&args),
             What::Proxy(args) => proxy::main_with(args),
-            What::Standalone(args) => standalone(&args)?,
+            What::Standalone(args) => standalone(&args),
         })
     }
 }
@@ -75,12 +76,13 @@ fn die_with(parent: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn standalone(args: &up::Args) -> anyhow::Result<ExitCode> {
-    let prepared = args.prepare()?;
-    let plan = &prepared.plan;
-    let ended = node::process(async |shutdown| all(plan, shutdown).await);
-    Cluster::remove(&plan.dir);
-    Ok(ended)
+fn standalone(args: &up::Args) -> ExitCode {
+    node::process(async |shutdown| {
+        let prepared = args.prepare()?;
+        let ended = all(&prepared.plan, shutdown).await;
+        Cluster::remove(&prepared.plan.dir);
+        ended
+    })
 }
 
 async fn all(plan: &Plan, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -109,6 +111,10 @@ impl Roles {
     async fn start(&mut self, planned: &plan::Node) -> anyhow::Result<()> {
         let settings = Settings::load_with_env(&planned.config, std::iter::empty())?;
         node::log::init(settings.log_level);
+        if self.running.is_empty() {
+            // All read the same file: once is enough.
+            node::log::remarks(&settings);
+        }
         let stop = CancellationToken::new();
         let id: NodeId = planned.name.parse()?;
         let node = Node::with_settings(planned.role.name(), id, settings, stop.clone()).await?;

@@ -5,11 +5,11 @@
 //! 2. Certificates are loaded and checked before any port is taken: a process that cannot load them never listened.
 //! 3. A process says that it is ready while all its gates are open: material, listener, each peer, and what the role adds.
 //! 4. On SIGTERM or SIGINT the token [`Node::shutdown`] is cancelled, servers drain, and the process exits with 0. A
-//!    second signal ends it at once.
+//!    second signal ends it at once. On SIGHUP the files are read now.
 //! 5. Whatever stops a process is told once, here: the error and its causes, a line each, exit code 1.
 //!
 //! `args` flags · `log` lines · `health` gates · `probes` /healthz · `peers` channels and the prober ·
-//! `identity` WhoAmI · `status` document, page, metrics · `http` the plaintext listener · `policy` the built-in one
+//! `identity` WhoAmI · `signals` what they mean · `status` document, page, metrics · `http` the plaintext listener · `policy` the built-in one
 #![warn(missing_docs)]
 
 mod args;
@@ -22,6 +22,7 @@ mod policy;
 mod probes;
 mod process;
 mod serve;
+pub mod signals;
 mod status;
 
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use anyhow::Context as _;
 use internaltls::identity::{NodeId, Role};
 use internaltls::{Edge, Mesh, Threads};
 use settings::{Listener, Settings};
+use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -77,9 +79,9 @@ impl Node {
     /// # Errors
     /// What is wrong with the configuration, the certificates or a port.
     pub async fn start(role: &str, args: &NodeArgs, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let settings = args.settings(role)?;
+        let settings = read(args, role).await?;
         log::init(settings.log_level);
-        settings.notices.iter().for_each(|notice| tracing::info!("{notice}"));
+        log::remarks(&settings);
         Self::with_settings(role, args.id(role)?, settings, shutdown).await
     }
 
@@ -94,6 +96,8 @@ impl Node {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let role = Role::new(role)?;
+        // Before the files are read for the first time: what changes them meanwhile is not missed.
+        let hangup = signals::listen(SignalKind::hangup(), "SIGHUP")?;
         let mesh =
             Mesh::open(settings.mesh_config(role.clone(), id.clone())).await.context("internal TLS cannot start")?;
         let threads = threads(settings.threads)?;
@@ -115,6 +119,7 @@ impl Node {
             tasks: Vec::new(),
         };
         node.listen().await?;
+        node.tasks.push(spawn(signals::reload(hangup, node.mesh.clone(), node.edge.clone())));
         Ok(node)
     }
 
@@ -141,6 +146,12 @@ impl Node {
             _ => settings.data_node,
         }
     }
+}
+
+/// On a thread of its own, which nobody waits for at the end: a file system that hangs must not keep signals unheard.
+async fn read(args: &NodeArgs, role: &str) -> anyhow::Result<Settings> {
+    let (args, role) = (args.clone(), role.to_owned());
+    tokio::task::spawn_blocking(move || args.settings(&role)).await.context("the configuration was not read")?
 }
 
 /// One for each core where nothing else is said: see the benchmarks for what that saves.

@@ -7,7 +7,7 @@
 use std::fmt::{self, Write as _};
 
 use internaltls::foreign;
-use settings::LogLevel;
+use settings::{LogLevel, Settings};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -34,6 +34,12 @@ pub fn init(level: LogLevel) {
     if started.is_err() {
         tracing::debug!("the log was already started");
     }
+}
+
+/// Logs what there is to say about a configuration.
+pub fn remarks(settings: &Settings) {
+    settings.notices.iter().for_each(|notice| tracing::info!("{notice}"));
+    settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 fn targets(level: LogLevel) -> Targets {

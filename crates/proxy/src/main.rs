@@ -5,7 +5,7 @@ use clap::Parser;
 
 /// The Milvus API at the edge, fanned out over a mutual-TLS mesh.
 #[derive(Parser)]
-#[command(name = "proxy", version)]
+#[command(name = "proxy", version, after_help = node::signals::SIGNALS)]
 struct Cli {
     #[command(flatten)]
     args: proxy::Args,

@@ -153,7 +153,7 @@ impl Settings {
 
 /// What a file or folder and the variables name, by key, whether or not it makes a whole: text as a file would have it, a
 /// mapping as `id=host:port,…`, a path joined with the folder it counts from. For tools that write a configuration over
-/// another.
+/// another. Secrets are among it, in the clear.
 ///
 /// # Errors
 /// [`SettingsError`], when something cannot be read or an unknown key is named.

@@ -55,7 +55,9 @@ fn refuses_hostile_texts_by_line() {
         let said = refusal(&text);
         assert!(said.starts_with("line ") && said.len() < 200, "{kind}: {said}");
     }
-    assert_eq!(refusal(&"- ".repeat(100_000)), "line 1: nested more than 32 deep");
+    for deep in ["- ", "[", "{a: ", "? "] {
+        assert_eq!(refusal(&deep.repeat(60_000)), format!("line 1: nested more than {MAX_DEPTH} deep"), "{deep}");
+    }
     assert!(refusal(&laughs()).contains("anchors are not read"));
     assert_eq!(refusal(&"#".repeat(MAX_BYTES + 1)), "line 1: the file is larger than 256 KiB");
 }

@@ -5,7 +5,8 @@
 //! 2. The cluster is all or nothing while it starts: one process that ends takes the others with it, and its last lines
 //!    are shown. Afterwards the others go on, and `status` tells who is missing.
 //! 3. `cluster.json` exists while all of them were ready and nobody asked to stop.
-//! 4. No process outlives this one: it stops them in order, and if it is killed the kernel tells them.
+//! 4. No process outlives this one: it stops them in order, and if it is killed the kernel tells them. SIGHUP is passed on
+//!    once all are ready.
 //!
 //! Parts: [`plan`] decides (pure), [`config`] writes what each node reads, `ports` and `lock` find out what is taken,
 //! `material` makes certificates, `child` is one process, `supervisor` the life of all, `progress` and [`guide`] talk.
@@ -31,7 +32,8 @@ use plan::Plan;
 /// How `up` is used.
 pub const EXAMPLE: &str = "Example:\n  meshctl up\n  meshctl up --dir /tmp/second --free-ports --tls-mode 2\n\n\
     Everything listens on loopback only; --address opens what clients and probes use. A process that dies while the cluster starts stops all of it; one that dies later is \
-    told of, and the others go on. Ctrl-C stops proxy, data-nodes and coordinator, in this order.";
+    told of, and the others go on. Ctrl-C stops proxy, data-nodes and coordinator, in this order. SIGHUP is passed on: every \
+    process looks at its files now.";
 
 /// The arguments of `up`, and of `run standalone`.
 #[derive(Debug, Clone, clap::Args)]
@@ -79,9 +81,11 @@ impl Args {
     /// # Errors
     /// Whatever kept it from starting.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let prepared = self.prepare()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(supervisor::supervise(&prepared.plan))
+        runtime.block_on(async {
+            let signals = supervisor::Signals::listen()?;
+            supervisor::supervise(&self.prepare()?.plan, signals).await
+        })
     }
 
     /// Everything short of starting a process.
@@ -105,10 +109,7 @@ impl Args {
             ensure!(!file.is_dir(), "{} is a folder; --config takes one file", file.display());
         }
         let file = self.config.as_ref().map(std::path::absolute).transpose()?;
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        let named = settings::named(file.as_deref(), std::env::vars_os().filter_map(text))?;
+        let named = settings::named(file.as_deref(), settings::variables()?.into_iter())?;
         Ok(named.into_iter().map(|(key, text)| (key, absolute(key, text))).collect())
     }
 }

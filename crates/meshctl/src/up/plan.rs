@@ -3,6 +3,7 @@
 //! 1. The proxy is the first process: its health port is the base, where Milvus has it.
 //! 2. What the user's file names counts. What it does not name is ours: TLS at the edge, mutual TLS within, ports as
 //!    documented. Addresses are loopback whatever the file says, but for clients' and probes' where `--address` does.
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -27,13 +28,13 @@ pub trait Choose {
 }
 
 /// A cluster to be.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Plan {
     /// Its folder, absolute.
     pub dir: PathBuf,
     /// The user's file, if there is one.
     pub base: Option<PathBuf>,
-    /// What the user named, by key.
+    /// What the user named, by key. Passwords are among it.
     pub given: Keys,
     /// In the order in which they stop: proxy, data-nodes, coordinator.
     pub nodes: Vec<Node>,
@@ -51,6 +52,13 @@ pub struct Plan {
     pub grpc: u16,
     /// The port for REST: its own, or that of gRPC.
     pub rest: u16,
+}
+
+/// Without what the user named: passwords are among it.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan").field("dir", &self.dir).field("nodes", &self.nodes).finish_non_exhaustive()
+    }
 }
 
 /// A process to be.

@@ -3,6 +3,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use node::signals::{Terminal, listen};
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -23,18 +24,18 @@ const GRACE: Duration = Duration::from_secs(40);
 /// The same, for a cluster that never was ready.
 const GRACE_OF_A_FAILED_START: Duration = Duration::from_secs(5);
 
-pub(super) async fn supervise(plan: &Plan) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::listen()?;
+pub(super) async fn supervise(plan: &Plan, signals: Signals) -> anyhow::Result<ExitCode> {
+    let Signals { stop: mut asked, mut hangup } = signals;
     let mut children = start(plan)?;
     let lived = tokio::select! {
-        lived = live(plan, &mut children) => lived,
-        () = signals.next() => Ok(()),
+        lived = live(plan, &mut children, &mut hangup) => lived,
+        () = asked.to_stop() => Ok(()),
     };
     Cluster::remove(&plan.dir);
     let grace = if lived.is_ok() { GRACE } else { GRACE_OF_A_FAILED_START };
     tokio::select! {
         () = stop(plan, &mut children, grace) => {}
-        () = signals.next() => kill(&mut children),
+        () = asked.to_stop() => kill(&mut children),
     }
     lived.map(|()| ExitCode::SUCCESS)
 }
@@ -55,13 +56,13 @@ fn start(plan: &Plan) -> anyhow::Result<Vec<Child>> {
 }
 
 /// Until all are ready, and then for as long as one of them lives.
-async fn live(plan: &Plan, children: &mut [Child]) -> anyhow::Result<()> {
+async fn live(plan: &Plan, children: &mut [Child], hangup: &mut unix::Signal) -> anyhow::Result<()> {
     become_ready(plan, children).await?;
     let program = std::env::current_exe().context("could not find this program's own file")?;
     crate::note(&guide::text(plan, &program));
     let pids: Vec<_> = children.iter().map(Child::id).collect();
     guide::cluster(plan, &pids).write(&plan.dir)?;
-    watch(plan, children).await
+    watch(plan, children, hangup).await
 }
 
 async fn become_ready(plan: &Plan, children: &mut [Child]) -> anyhow::Result<()> {
@@ -132,13 +133,17 @@ fn nobody_ended(plan: &Plan, children: &mut [Child]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One that ends is told of, once; the others go on.
-async fn watch(plan: &Plan, children: &mut [Child]) -> anyhow::Result<()> {
+/// One that ends is told of, once; the others go on. A SIGHUP is passed on, also one that came before all were ready: until
+/// then it would end a process that does not listen yet.
+async fn watch(plan: &Plan, children: &mut [Child], hangup: &mut unix::Signal) -> anyhow::Result<()> {
     let mut told = vec![false; children.len()];
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while told.iter().any(|told| !told) {
-        pace.tick().await;
+        tokio::select! {
+            _ = pace.tick() => {}
+            _ = hangup.recv() => children.iter_mut().for_each(|child| child.signal(Signal::HUP)),
+        }
         for (nth, child) in children.iter_mut().enumerate() {
             if let (Some(status), false) = (child.ended(), told[nth]) {
                 told[nth] = true;
@@ -191,21 +196,53 @@ fn kill(children: &mut [Child]) {
     children.iter_mut().for_each(|child| child.signal(Signal::KILL));
 }
 
+/// What this process is asked by signals. SIGUSR1 and SIGUSR2 ask nothing, and no longer end it.
+pub(super) struct Signals {
+    stop: Stop,
+    hangup: unix::Signal,
+}
+
 /// Ctrl-C, a service manager, a terminal that is closed.
-struct Signals([unix::Signal; 3]);
+struct Stop {
+    terminal: Terminal,
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: Option<unix::Signal>,
+}
 
 impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| unix::signal(kind).context("could not listen to signals");
-        Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
+    /// From now on no signal ends this process but through [`supervise`].
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        let terminal = Terminal::at_start();
+        drop(listen(SignalKind::user_defined1(), "SIGUSR1")?);
+        drop(listen(SignalKind::user_defined2(), "SIGUSR2")?);
+        let stop = Stop {
+            terminal,
+            interrupt: listen(SignalKind::interrupt(), "SIGINT")?,
+            terminate: listen(SignalKind::terminate(), "SIGTERM")?,
+            hangup: Some(listen(SignalKind::hangup(), "SIGHUP")?),
+        };
+        Ok(Self { stop, hangup: listen(SignalKind::hangup(), "SIGHUP")? })
     }
+}
 
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
+impl Stop {
+    async fn to_stop(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            // Shell and kernel may both send it: it is never the second request, which kills.
+            () = closed(&mut self.hangup, self.terminal) => self.hangup = None,
+        }
+    }
+}
+
+/// Until a SIGHUP comes with the end of the terminal.
+async fn closed(hangup: &mut Option<unix::Signal>, terminal: Terminal) {
+    let Some(hangup) = hangup else { return std::future::pending().await };
+    while hangup.recv().await.is_some() {
+        if terminal.gone() {
+            return;
         }
     }
 }

@@ -106,4 +106,15 @@ mod tests {
             assert!(matches!(Fields::parse(body.as_bytes()), Err(Failure::BadJson(_))), "{body}");
         }
     }
+
+    /// A client's body of any depth: the parser's own limit is on.
+    #[test]
+    fn deep_bodies_are_refused() {
+        for deep in ["[", "{\"a\":"] {
+            let body = format!("{{\"data\":{}", deep.repeat(1_000_000));
+            assert!(
+                matches!(Fields::parse(body.as_bytes()), Err(Failure::BadJson(reason)) if reason.contains("recursion"))
+            );
+        }
+    }
 }
