@@ -246,6 +246,17 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), cert, name: name.into() }
     }
 
+    /// The CA of a certificate and a key on disk, as PEM. Its name is not read.
+    ///
+    /// # Panics
+    /// When they are none.
+    #[must_use]
+    pub fn load(cert: &str, key: &str) -> Self {
+        let key = KeyPair::from_pem(key).expect("a CA's private key");
+        let issuer = Issuer::from_ca_cert_pem(cert, key).expect("a CA's certificate");
+        Self { issuer, cert: cert.into(), name: String::new() }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -267,6 +278,12 @@ impl Authority {
     /// A revocation list of leaves that it signed, PEM, good for a day.
     #[must_use]
     pub fn crl(&self, revoked: &[&Pair]) -> String {
+        self.numbered_crl(revoked, OffsetDateTime::now_utc().unix_timestamp().unsigned_abs())
+    }
+
+    /// The same with this CRL number.
+    #[must_use]
+    pub fn numbered_crl(&self, revoked: &[&Pair], number: u64) -> String {
         let now = OffsetDateTime::now_utc();
         let entry = |pair: &&Pair| RevokedCertParams {
             serial_number: SerialNumber::from_slice(&serial_bytes(&pair.cert)),
@@ -277,7 +294,7 @@ impl Authority {
         let list = CertificateRevocationListParams {
             this_update: now - BACKDATE,
             next_update: now + DAY,
-            crl_number: SerialNumber::from(now.unix_timestamp().unsigned_abs()),
+            crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: revoked.iter().map(entry).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
@@ -289,7 +306,19 @@ impl Authority {
     /// Signs a leaf with a new key.
     #[must_use]
     pub fn sign(&self, leaf: &Leaf) -> Pair {
-        let key = leaf.key.generate();
+        self.sign_key(leaf, leaf.key.generate())
+    }
+
+    /// Signs a leaf with the key of another.
+    ///
+    /// # Panics
+    /// When that is no key.
+    #[must_use]
+    pub fn sign_again(&self, leaf: &Leaf, key_of: &Pair) -> Pair {
+        self.sign_key(leaf, KeyPair::from_pem(&key_of.key).expect("a private key"))
+    }
+
+    fn sign_key(&self, leaf: &Leaf, key: KeyPair) -> Pair {
         let cert = leaf.params().signed_by(&key, &self.issuer).expect("a leaf can be signed").pem();
         Pair { cert, key: key.serialize_pem() }
     }
