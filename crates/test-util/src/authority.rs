@@ -231,18 +231,32 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new CA of this name.
+    /// A new CA of this name, which signs leaves alone.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let now = OffsetDateTime::now_utc();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = now - BACKDATE;
-        params.not_after = now + 3_650 * DAY;
-        let key = Key::Ecdsa.generate();
+        Self::self_signed(name, BasicConstraints::Constrained(0))
+    }
+
+    /// A new CA of this name, which may sign CAs.
+    #[must_use]
+    pub fn root(name: &str) -> Self {
+        Self::self_signed(name, BasicConstraints::Unconstrained)
+    }
+
+    fn self_signed(name: &str, constraints: BasicConstraints) -> Self {
+        let (params, key) = (ca_params(name, constraints), Key::Ecdsa.generate());
         let cert = params.self_signed(&key).expect("a CA can sign itself").pem();
+        Self { issuer: Issuer::new(params, key), cert, name: name.into() }
+    }
+
+    /// A new CA of this name that this one signed. Its leaves are shown with its certificate behind them.
+    ///
+    /// # Panics
+    /// Never: a CA can sign.
+    #[must_use]
+    pub fn intermediate(&self, name: &str) -> Self {
+        let (params, key) = (ca_params(name, BasicConstraints::Constrained(0)), Key::Ecdsa.generate());
+        let cert = params.signed_by(&key, &self.issuer).expect("a CA can be signed").pem();
         Self { issuer: Issuer::new(params, key), cert, name: name.into() }
     }
 
@@ -330,6 +344,17 @@ impl Authority {
         write_public(&folder.join("ca.pem"), &self.cert);
         pair
     }
+}
+
+fn ca_params(name: &str, constraints: BasicConstraints) -> CertificateParams {
+    let now = OffsetDateTime::now_utc();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(constraints);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = now - BACKDATE;
+    params.not_after = now + 3_650 * DAY;
+    params
 }
 
 /// The serial number of the first certificate of a PEM file, lower-case hex without leading zeros.

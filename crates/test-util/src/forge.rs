@@ -57,8 +57,12 @@ const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
-const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
-const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+/// id-kp-serverAuth, as it is encoded within an OID.
+pub const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+/// id-kp-clientAuth.
+pub const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+/// id-kp-codeSigning.
+pub const CODE_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
 /// id-kp-emailProtection.
 pub const EMAIL_PROTECTION: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 4];
 
@@ -204,6 +208,7 @@ pub struct Forged {
     subject: Vec<u8>,
     spki: Vec<u8>,
     basic: Basic,
+    key_usage: bool,
     usages: Vec<&'static [u8]>,
     sans: Vec<San>,
     more: Vec<Vec<u8>>,
@@ -215,7 +220,7 @@ impl Forged {
         let (sans, more, usages) = (Vec::new(), Vec::new(), Vec::new());
         let (issuer, subject) = (issuer.to_vec(), subject.to_vec());
         let ends_in = time::Duration::DAY;
-        Self { serial: vec![1], issuer, subject, spki, basic, usages, sans, more, ends_in }
+        Self { serial: vec![1], issuer, subject, spki, basic, key_usage: true, usages, sans, more, ends_in }
     }
 
     /// A leaf with both usages. Names are encoded ones: see [`name`].
@@ -250,6 +255,13 @@ impl Forged {
         self
     }
 
+    /// Without the extension KeyUsage, which lets its key do anything.
+    #[must_use]
+    pub fn without_key_usage(mut self) -> Self {
+        self.key_usage = false;
+        self
+    }
+
     /// This serial number, as it is encoded.
     #[must_use]
     pub fn serial(mut self, serial: &[u8]) -> Self {
@@ -262,12 +274,6 @@ impl Forged {
     pub fn usages(mut self, usages: &[&'static [u8]]) -> Self {
         self.usages = usages.to_vec();
         self
-    }
-
-    /// serverAuth alone.
-    #[must_use]
-    pub fn server_only(self) -> Self {
-        self.usages(&[SERVER_AUTH])
     }
 
     /// More names.
@@ -355,7 +361,9 @@ impl Forged {
         let mut all = extension(BASIC_CONSTRAINTS, true, &basic);
         // keyCertSign and cRLSign, or digitalSignature.
         let usage: &[u8] = if self.basic == Basic::NotCa { &[7, 0x80] } else { &[1, 0x06] };
-        all.extend(extension(KEY_USAGE, true, &der(BIT_STRING, &[usage])));
+        if self.key_usage {
+            all.extend(extension(KEY_USAGE, true, &der(BIT_STRING, &[usage])));
+        }
         if !self.usages.is_empty() {
             let usages: Vec<u8> = self.usages.iter().flat_map(|usage| der(OID, &[usage])).collect();
             all.extend(extension(EXTENDED_KEY_USAGE, false, &der(SEQUENCE, &[&usages])));

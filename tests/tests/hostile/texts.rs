@@ -2,7 +2,7 @@
 use serde_json::Value;
 use test_util::authority::{Pair, write_public, write_secret};
 use test_util::command::{openssl, program};
-use test_util::forge::{Forged, Key, San, name, pem, subject_of};
+use test_util::forge::{Forged, Key, SERVER_AUTH, San, name, subject_of};
 use test_util::rogue::{self, Identity, Node, Reply};
 use test_util::wait;
 
@@ -128,7 +128,7 @@ fn texts_of_edge_clients_stay_short_and_clean() {
     for (what, leaf) in texts(&key, &ours, &[San::dns("client.test")]) {
         assert!(knock(leaf.signed_by(&foreign)).is_err(), "a stranger with {what} is served");
         held.extend(knock(leaf.clone().signed_by(&ca)).ok());
-        held.extend(knock(leaf.server_only().signed_by(&ca)).ok());
+        held.extend(knock(leaf.usages(&[SERVER_AUTH]).signed_by(&ca)).ok());
     }
     await_lines(&live, 2);
     assert_all_clean(&live);
