@@ -15,6 +15,8 @@ use crate::wait;
 pub const KILL: Signal = Signal::KILL;
 /// What Ctrl-C sends.
 pub const INTERRUPT: Signal = Signal::INT;
+/// What a terminal that is closed sends; to a service it means "read your files again".
+pub const HANGUP: Signal = Signal::HUP;
 /// Stops a process without ending it.
 pub const STOP: Signal = Signal::STOP;
 /// Lets a stopped process go on.
