@@ -8,9 +8,7 @@
 //!    message may have.
 use std::time::Duration;
 
-use rcgen::{
-    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P521_SHA512, PublicKeyData, SignatureAlgorithm, SigningKey,
-};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P521_SHA512, PublicKeyData, SignatureAlgorithm, SigningKey};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
@@ -537,8 +535,7 @@ impl Bearer<'_> {
     #[must_use]
     pub fn hostile(&self) -> Vec<Shown> {
         let (nobody, room) = (name("a CA of nobody"), ROOM - 700);
-        let mut all: Vec<Shown> =
-            [4, 5, 7, 9].map(|count| self.clique(count, room, &nobody, "as fat as fits")).into();
+        let mut all: Vec<Shown> = [4, 5, 7, 9].map(|count| self.clique(count, room, &nobody, "as fat as fits")).into();
         all.push(self.clique(9, 4_000, &nobody, "in 4 KB"));
         all.push(self.clique(4, room, &self.trusted, "which is our CA's, as fat as fits"));
         all.push(self.clique(9, room, &self.trusted, "which is our CA's, as fat as fits"));
@@ -596,7 +593,8 @@ mod tests {
     fn pem_is_read_back() {
         let key = Key::p256();
         for size in [300, 301, 302] {
-            let made = Forged::leaf(&name("a"), &name("b"), &key).fat(size + 100).serial(&vec![1; size % 7 + 1]).unsigned();
+            let made =
+                Forged::leaf(&name("a"), &name("b"), &key).fat(size + 100).serial(&vec![1; size % 7 + 1]).unsigned();
             assert_eq!(CertificateDer::from_pem_slice(pem(&made).as_bytes()).expect("PEM"), made);
         }
     }

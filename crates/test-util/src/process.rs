@@ -13,6 +13,8 @@ use crate::wait;
 
 /// SIGKILL.
 pub const KILL: Signal = Signal::KILL;
+/// What asks a process to end.
+pub const TERMINATE: Signal = Signal::TERM;
 /// What Ctrl-C sends.
 pub const INTERRUPT: Signal = Signal::INT;
 /// What a terminal that is closed sends; to a service it means "read your files again".
@@ -165,9 +167,9 @@ impl Cpu {
             let text = fs::read_to_string(thread.join("schedstat")).ok()?;
             text.split_whitespace().next()?.parse().ok()
         };
-        let each = threads.flatten().filter_map(|thread| {
-            Some((thread.file_name().to_string_lossy().into_owned(), used(&thread.path())?))
-        });
+        let each = threads
+            .flatten()
+            .filter_map(|thread| Some((thread.file_name().to_string_lossy().into_owned(), used(&thread.path())?)));
         let threads: BTreeMap<_, _> = each.collect();
         assert!(!threads.is_empty(), "process {pid}: the kernel does not tell of processor time");
         Self(threads)

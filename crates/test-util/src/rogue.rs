@@ -17,7 +17,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, StreamOwned,
+    ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    StreamOwned,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -228,12 +229,7 @@ pub fn call(address: &str, sni: &str, config: &Arc<ClientConfig>) -> Result<Serv
 ///
 /// # Errors
 /// As [`call`].
-pub fn call_within(
-    address: &str,
-    sni: &str,
-    config: &Arc<ClientConfig>,
-    patience: Duration,
-) -> Result<Served, String> {
+pub fn call_within(address: &str, sni: &str, config: &Arc<ClientConfig>, patience: Duration) -> Result<Served, String> {
     within(address, sni, config, patience).map_err(|e| format!("{address} as {sni}: {e}"))
 }
 

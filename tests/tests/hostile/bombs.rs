@@ -84,7 +84,8 @@ fn bombs_leave_the_last_policy() {
             let memory = resident(live.pid());
             assert!(memory < 2 * usual + 128 * 1_024, "{what}: {memory} KiB, {usual} KiB before");
             let log = live.process.log();
-            let told = |line: &str| (line.contains("[WARN]") || line.contains("[ERROR]")) && line.contains("policy.yaml");
+            let told =
+                |line: &str| (line.contains("[WARN]") || line.contains("[ERROR]")) && line.contains("policy.yaml");
             if log.lines().skip(before).any(told) { Ok(()) } else { Err(short(&log)) }
         });
         live.serves("a member", &member);
@@ -165,9 +166,11 @@ fn over(key: &str, value: &str) -> String {
 fn silent_switches_stop_the_start() {
     let site = Site::new(Role::Coordinator);
     let crl = site.mesh.numbered_crl(&[], 1);
-    let site = site
-        .with_file("internaltls.crlPath", "crl.pem", &crl)
-        .with_file("internaltls.distrustPath", "distrust", "# end 0\n");
+    let site = site.with_file("internaltls.crlPath", "crl.pem", &crl).with_file(
+        "internaltls.distrustPath",
+        "distrust",
+        "# end 0\n",
+    );
     site.write_config();
     let folder = site.path("config");
     fs::create_dir(&folder).unwrap();

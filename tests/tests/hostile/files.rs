@@ -96,8 +96,7 @@ fn stops_the_start(site: &Site, file: &str, odd: Odd) {
     let said = site.refuses_to_start(&what);
     assert!(said.contains(file), "{what}: it is not named: {}", short(&said));
     let config = text(&site.config());
-    let checked =
-        program(meshctl()).args(["certs", "check", "--config", &config]).within(Duration::from_secs(8)).run();
+    let checked = program(meshctl()).args(["certs", "check", "--config", &config]).within(Duration::from_secs(8)).run();
     let ended = checked.code.is_some_and(|code| code != 0);
     assert!(ended, "{what}: certs check ends with {:?}: {}", checked.code, short(&checked.text()));
 }
@@ -278,10 +277,13 @@ fn invariant_9_replaced_folders_are_watched() {
                 pair
             }),
         ),
-        ("behind the other link, made again", Box::new(|| {
-            fs::remove_dir_all(aside.join("other")).unwrap();
-            fill(&aside.join("other"))
-        })),
+        (
+            "behind the other link, made again",
+            Box::new(|| {
+                fs::remove_dir_all(aside.join("other")).unwrap();
+                fill(&aside.join("other"))
+            }),
+        ),
     ];
     for (when, replace) in &ways {
         // Twice: what lost sight of it at the first time sees nothing of the second.

@@ -141,7 +141,8 @@ fn invariant_5_whole_lines_add() {
     fs::create_dir_all(site.path("crls")).unwrap();
     write_public(&site.path("crls/mesh.pem"), &site.mesh.numbered_crl(&[], 1));
     let crls = text(&site.path("crls"));
-    let live = site.with_file("internaltls.distrustPath", "distrust", "# end 0\n").set("internaltls.crlPath", &crls).start();
+    let live =
+        site.with_file("internaltls.distrustPath", "distrust", "# end 0\n").set("internaltls.crlPath", &crls).start();
     let added = |what: &str, before: &str, after: &str| {
         let pair = live.site.peer("data-node", "data-node-1");
         live.serves("one whom no list names", &pair);
@@ -326,7 +327,11 @@ fn frozen_peers_hold_no_leaf_back_for_long() {
         renew(&running, "coordinator-1", &authority);
         wait::until("a new leaf is served", Duration::from_secs(60), || {
             let status = status();
-            if status["generation"].as_u64().unwrap() > before { Ok(()) } else { Err(status["last_reload"].to_string()) }
+            if status["generation"].as_u64().unwrap() > before {
+                Ok(())
+            } else {
+                Err(status["last_reload"].to_string())
+            }
         });
         start.elapsed()
     };

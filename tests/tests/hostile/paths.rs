@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use test_util::authority::{Authority, Leaf, write_public};
-use test_util::forge::{CLIENT_AUTH, CODE_SIGNING, EMAIL_PROTECTION, Forged, Key, SERVER_AUTH, San, name, pem, subject_of};
+use test_util::forge::{
+    CLIENT_AUTH, CODE_SIGNING, EMAIL_PROTECTION, Forged, Key, SERVER_AUTH, San, name, pem, subject_of,
+};
 use test_util::rogue::{self, Identity, Served};
 use test_util::wait;
 
@@ -177,7 +179,11 @@ fn leaf_in_a_bundle_stops_the_start() {
     write_public(&site.path("certs/ca.pem"), &format!("{}{}", site.mesh.cert(), pem(&impostor.own)));
     site.write_config();
     let said = site.refuses_to_start("a leaf in ca.pem");
-    assert!(said.contains("ca.pem") && said.contains("no CA"), "it names neither the file nor the certificate: {}", short(&said));
+    assert!(
+        said.contains("ca.pem") && said.contains("no CA"),
+        "it names neither the file nor the certificate: {}",
+        short(&said)
+    );
 }
 
 #[test]

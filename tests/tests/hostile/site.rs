@@ -60,9 +60,9 @@ impl Site {
         site.edge.write_node(&site.path("edge"), &Leaf::edge_server());
         let (certs, edge, data) = (text(&site.path("certs")), text(&site.path("edge")), text(&site.path("data")));
         let (internal, grpc) = (internal.to_string(), grpc.to_string());
-        let site = ["coordinator", "dataNode", "proxy"].iter().fold(site, |site, role| {
-            site.set(&format!("{role}.address"), "127.0.0.1")
-        });
+        let site = ["coordinator", "dataNode", "proxy"]
+            .iter()
+            .fold(site, |site, role| site.set(&format!("{role}.address"), "127.0.0.1"));
         site.set("common.security.tlsMode", "2")
             .set("common.security.internaltlsEnabled", "true")
             .set("tls.serverPemPath", &format!("{edge}/server.pem"))

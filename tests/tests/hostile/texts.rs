@@ -15,7 +15,8 @@ const LONGEST_TEXT: usize = 2_048;
 /// Begins a line of its own, where a line feed of a peer reaches the log.
 const FORGED: &str = "2026-01-01T00:00:00Z [ERROR] forged";
 /// Forges a line, clears a terminal, overwrites a line, and turns what follows around.
-const JUNK: &str = "x\n2026-01-01T00:00:00Z [ERROR] forged\r\u{1b}[2J\u{1b}]0;owned\u{7}\u{0}\u{7f}\u{85}\u{9b}\u{202e}y";
+const JUNK: &str =
+    "x\n2026-01-01T00:00:00Z [ERROR] forged\r\u{1b}[2J\u{1b}]0;owned\u{7}\u{0}\u{7f}\u{85}\u{9b}\u{202e}y";
 
 /// That nothing in it is too long or not meant to be read.
 fn assert_clean(what: &str, text: &str) {
@@ -139,7 +140,8 @@ fn texts_of_edge_clients_stay_short_and_clean() {
 fn names_and_paths_stay_short_and_clean() {
     let live = Site::new(Role::Coordinator).start();
     for sni in [JUNK.replace('\0', ""), "n".repeat(60_000), "\u{1b}[31m.mesh.internal".into()] {
-        let _ = openssl(&["s_client", "-quiet", "-connect", &live.site.internal(), "-servername", &sni]).input("").run();
+        let _ =
+            openssl(&["s_client", "-quiet", "-connect", &live.site.internal(), "-servername", &sni]).input("").run();
     }
     let member = live.site.peer("proxy", "proxy-1");
     write_public(&live.site.path("member.pem"), &member.cert);
@@ -171,7 +173,8 @@ fn answers_of_peers_stay_short_and_clean() {
         let junk = JUNK.repeat(1_000);
         if path == "/mesh.Trial/Check" {
             // `message Answer { bool accepted = 1; string reason = 2; }`
-            let length = [0x80 | (junk.len() & 0x7f) as u8, 0x80 | (junk.len() >> 7 & 0x7f) as u8, (junk.len() >> 14) as u8];
+            let length =
+                [0x80 | (junk.len() & 0x7f) as u8, 0x80 | (junk.len() >> 7 & 0x7f) as u8, (junk.len() >> 14) as u8];
             let body = [&[0x12][..], &length, junk.as_bytes()].concat();
             Reply { body: Some(body), ..Reply::default() }
         } else {

@@ -42,7 +42,13 @@ fn compare(pid: u32, honest: &Shown, hostile: &[Shown], mut show: impl FnMut(&Sh
             let took = cost(shown);
             costs.push(took);
             let times = times(took, median(&usual));
-            assert!(times < FAR_TOO_MUCH, "{}: {took:?}, {times:.0} times the {:?} of {}", shown.what, median(&usual), honest.what);
+            assert!(
+                times < FAR_TOO_MUCH,
+                "{}: {took:?}, {times:.0} times the {:?} of {}",
+                shown.what,
+                median(&usual),
+                honest.what
+            );
         }
     }
     let usual = median(&usual);
@@ -195,7 +201,13 @@ fn invariant_8_diallers_refuse_chains_cheaply() {
     let bearer = bearer(&key, &site, &San::node("data-node", "data-node-1"));
     let (honest, all) = (bearer.stranger(), bearer.hostile());
     // A dialler rests up to three seconds: of each kind the worst alone.
-    let kinds = ["9 CAs of one name, as fat", "9 CAs of our CA's name with keys of P-521", "a chain of", "a leaf with", "one intermediate"];
+    let kinds = [
+        "9 CAs of one name, as fat",
+        "9 CAs of our CA's name with keys of P-521",
+        "a chain of",
+        "a leaf with",
+        "one intermediate",
+    ];
     let hostile: Vec<Shown> =
         kinds.iter().map(|kind| all.iter().find(|shown| shown.what.starts_with(kind)).unwrap().clone()).collect();
     let live = site.start();
