@@ -231,19 +231,44 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new CA of this name.
+    /// A new CA of this name, which signs leaves alone.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let now = OffsetDateTime::now_utc();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = now - BACKDATE;
-        params.not_after = now + 3_650 * DAY;
-        let key = Key::Ecdsa.generate();
+        Self::self_signed(name, BasicConstraints::Constrained(0))
+    }
+
+    /// A new CA of this name, which may sign CAs.
+    #[must_use]
+    pub fn root(name: &str) -> Self {
+        Self::self_signed(name, BasicConstraints::Unconstrained)
+    }
+
+    fn self_signed(name: &str, constraints: BasicConstraints) -> Self {
+        let (params, key) = (ca_params(name, constraints), Key::Ecdsa.generate());
         let cert = params.self_signed(&key).expect("a CA can sign itself").pem();
         Self { issuer: Issuer::new(params, key), cert, name: name.into() }
+    }
+
+    /// A new CA of this name that this one signed. Its leaves are shown with its certificate behind them.
+    ///
+    /// # Panics
+    /// Never: a CA can sign.
+    #[must_use]
+    pub fn intermediate(&self, name: &str) -> Self {
+        let (params, key) = (ca_params(name, BasicConstraints::Constrained(0)), Key::Ecdsa.generate());
+        let cert = params.signed_by(&key, &self.issuer).expect("a CA can be signed").pem();
+        Self { issuer: Issuer::new(params, key), cert, name: name.into() }
+    }
+
+    /// The CA of a certificate and a key on disk, as PEM. Its name is not read.
+    ///
+    /// # Panics
+    /// When they are none.
+    #[must_use]
+    pub fn load(cert: &str, key: &str) -> Self {
+        let key = KeyPair::from_pem(key).expect("a CA's private key");
+        let issuer = Issuer::from_ca_cert_pem(cert, key).expect("a CA's certificate");
+        Self { issuer, cert: cert.into(), name: String::new() }
     }
 
     /// Its name.
@@ -267,6 +292,12 @@ impl Authority {
     /// A revocation list of leaves that it signed, PEM, good for a day.
     #[must_use]
     pub fn crl(&self, revoked: &[&Pair]) -> String {
+        self.numbered_crl(revoked, OffsetDateTime::now_utc().unix_timestamp().unsigned_abs())
+    }
+
+    /// The same with this CRL number.
+    #[must_use]
+    pub fn numbered_crl(&self, revoked: &[&Pair], number: u64) -> String {
         let now = OffsetDateTime::now_utc();
         let entry = |pair: &&Pair| RevokedCertParams {
             serial_number: SerialNumber::from_slice(&serial_bytes(&pair.cert)),
@@ -277,7 +308,7 @@ impl Authority {
         let list = CertificateRevocationListParams {
             this_update: now - BACKDATE,
             next_update: now + DAY,
-            crl_number: SerialNumber::from(now.unix_timestamp().unsigned_abs()),
+            crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: revoked.iter().map(entry).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
@@ -289,7 +320,19 @@ impl Authority {
     /// Signs a leaf with a new key.
     #[must_use]
     pub fn sign(&self, leaf: &Leaf) -> Pair {
-        let key = leaf.key.generate();
+        self.sign_key(leaf, leaf.key.generate())
+    }
+
+    /// Signs a leaf with the key of another.
+    ///
+    /// # Panics
+    /// When that is no key.
+    #[must_use]
+    pub fn sign_again(&self, leaf: &Leaf, key_of: &Pair) -> Pair {
+        self.sign_key(leaf, KeyPair::from_pem(&key_of.key).expect("a private key"))
+    }
+
+    fn sign_key(&self, leaf: &Leaf, key: KeyPair) -> Pair {
         let cert = leaf.params().signed_by(&key, &self.issuer).expect("a leaf can be signed").pem();
         Pair { cert, key: key.serialize_pem() }
     }
@@ -301,6 +344,17 @@ impl Authority {
         write_public(&folder.join("ca.pem"), &self.cert);
         pair
     }
+}
+
+fn ca_params(name: &str, constraints: BasicConstraints) -> CertificateParams {
+    let now = OffsetDateTime::now_utc();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(constraints);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = now - BACKDATE;
+    params.not_after = now + 3_650 * DAY;
+    params
 }
 
 /// The serial number of the first certificate of a PEM file, lower-case hex without leading zeros.

@@ -1,4 +1,5 @@
 //! A process of ours, its log and its end.
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,12 @@ use crate::wait;
 
 /// SIGKILL.
 pub const KILL: Signal = Signal::KILL;
+/// What asks a process to end.
+pub const TERMINATE: Signal = Signal::TERM;
 /// What Ctrl-C sends.
 pub const INTERRUPT: Signal = Signal::INT;
+/// What a terminal that is closed sends; to a service it means "read your files again".
+pub const HANGUP: Signal = Signal::HUP;
 /// Stops a process without ending it.
 pub const STOP: Signal = Signal::STOP;
 /// Lets a stopped process go on.
@@ -143,6 +148,39 @@ pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process tells of itself");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+}
+
+/// The processor time that a process has used, by the scheduler's own count.
+#[derive(Debug, Clone)]
+pub struct Cpu(BTreeMap<String, u64>);
+
+impl Cpu {
+    /// As of now.
+    ///
+    /// # Panics
+    /// When there is no such process, or the kernel does not count (`CONFIG_SCHED_INFO`).
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap_or_else(|e| panic!("process {pid}: {e}"));
+        let used = |thread: &Path| {
+            // A thread may end while we look.
+            let text = fs::read_to_string(thread.join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse().ok()
+        };
+        let each = threads
+            .flatten()
+            .filter_map(|thread| Some((thread.file_name().to_string_lossy().into_owned(), used(&thread.path())?)));
+        let threads: BTreeMap<_, _> = each.collect();
+        assert!(!threads.is_empty(), "process {pid}: the kernel does not tell of processor time");
+        Self(threads)
+    }
+
+    /// What the process has used since `earlier`. What a thread used that ended in between is lost.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Duration {
+        let used = self.0.iter().map(|(thread, now)| now.saturating_sub(earlier.0.get(thread).copied().unwrap_or(0)));
+        Duration::from_nanos(used.sum())
+    }
 }
 
 /// Sends a signal to a process that may be gone.
