@@ -262,7 +262,7 @@ fn hostile() -> [(&'static str, String); 6] {
     [
         ("line 1: nested more than 32 deep", "- ".repeat(120_000)),
         ("line 1: nested more than 32 deep", "{a: ".repeat(60_000)),
-        ("line 1: the file is larger than 256 KiB", "- ".repeat(300_000)),
+        ("larger than", "- ".repeat(300_000)),
         ("line 1: anchors are not read", laughs),
         ("line 2: a second document begins here", "---\n".repeat(60_000)),
         ("line 1: nested more than 32 deep", "[".repeat(200_000)),

@@ -29,13 +29,13 @@ pub(super) async fn supervise(plan: &Plan, signals: Signals) -> anyhow::Result<E
     let mut children = start(plan)?;
     let lived = tokio::select! {
         lived = live(plan, &mut children, &mut hangup) => lived,
-        () = asked.to_stop() => Ok(()),
+        () = asked.requested() => Ok(()),
     };
     Cluster::remove(&plan.dir);
     let grace = if lived.is_ok() { GRACE } else { GRACE_OF_A_FAILED_START };
     tokio::select! {
         () = stop(plan, &mut children, grace) => {}
-        () = asked.to_stop() => kill(&mut children),
+        () = asked.requested() => kill(&mut children),
     }
     lived.map(|()| ExitCode::SUCCESS)
 }
@@ -227,7 +227,7 @@ impl Signals {
 }
 
 impl Stop {
-    async fn to_stop(&mut self) {
+    async fn requested(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
