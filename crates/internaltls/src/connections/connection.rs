@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
+use super::awaited::Shown;
 use super::facts::{ConnectionFacts, ConnectionStatus, PeerInfo};
 use super::{Registry, Shelf};
 use crate::ending::{Activity, EndReason, Fate, Neighbour, by_time};
@@ -90,7 +91,7 @@ impl Drop for CallGuard {
 pub(crate) struct Connection {
     pub(crate) id: u64,
     pub(crate) facts: Arc<ConnectionFacts>,
-    shown: OnceLock<Vec<CertificateDer<'static>>>,
+    shown: OnceLock<Arc<[CertificateDer<'static>]>>,
     load: Arc<Load>,
     phase: watch::Sender<Phase>,
     registry: Weak<Shelf>,
@@ -161,12 +162,18 @@ impl Connection {
 
     /// Keeps the chain that the peer showed, so that a candidate can be judged by the peers connected now.
     pub(crate) fn keep_chain(&self, chain: &[CertificateDer<'static>]) {
-        let _ = self.shown.set(chain.to_vec());
+        let _ = self.shown.set(chain.into());
     }
 
     /// The peer's certificates, leaf first; none where it showed none.
     pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
-        self.shown.get().map_or(&[], Vec::as_slice)
+        self.shown.get().map_or(&[], |chain| &**chain)
+    }
+
+    /// What the peer showed; `None` where it showed nothing.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        let chain = self.shown.get().filter(|chain| !chain.is_empty())?;
+        Some(Shown { facts: Arc::clone(&self.facts), chain: Arc::clone(chain) })
     }
 
     /// Whether it takes new calls.
@@ -220,6 +227,11 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(shelf) = self.registry.upgrade() {
             shelf.lock().remove(self.id, &self.facts.pair());
+            if *self.phase.borrow() == Phase::Draining(EndReason::Rotation)
+                && let Some(shown) = self.shown()
+            {
+                shelf.awaited.add(shown, Instant::now());
+            }
             shelf.gauge(self.facts.direction).dec();
             shelf.departed.send_modify(|number| *number += 1);
         }

@@ -6,18 +6,21 @@
 //!    and only the first reason of each is counted.
 //! 3. What decides who must go is pure, and lies in `ending`; here it is only carried out.
 //!
-//! Parts: `facts` is what is known of a connection, `connection` the connection itself; the registry is here.
+//! Parts: `awaited` is who was connected a moment ago, `facts` is what is known of a connection, `connection` the connection itself; the registry is here.
+mod awaited;
 mod connection;
 mod facts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
+use self::awaited::Awaited;
+pub(crate) use self::awaited::Shown;
 pub(crate) use self::connection::{CallGuard, Calls, Connection, Phase};
 pub(crate) use self::facts::{ConnectionFacts, TlsFacts, end_of};
 pub use self::facts::{ConnectionStatus, Direction, PeerInfo};
@@ -41,6 +44,8 @@ struct Shelf {
     succession: Mutex<()>,
     /// Moves when a connection has gone.
     departed: watch::Sender<u64>,
+    /// The peers that our rotations took a connection from.
+    awaited: Awaited,
     telemetry: Telemetry,
     surface: Surface,
 }
@@ -99,7 +104,9 @@ impl Registry {
     fn of(surface: Surface, telemetry: Telemetry) -> Self {
         let (live, succession, departed) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
         let next = AtomicU64::new(1);
-        let shelf = Arc::new(Shelf { live, next, succession, departed, telemetry: telemetry.clone(), surface });
+        let awaited = Awaited::default();
+        let shelf =
+            Arc::new(Shelf { live, next, succession, departed, awaited, telemetry: telemetry.clone(), surface });
         let asked = Arc::downgrade(&shelf);
         telemetry.ask(move || asked.upgrade().map(|shelf| Self { shelf }.readings()));
         Self { shelf }
@@ -148,6 +155,14 @@ impl Registry {
     /// Ends what must end by the wall clock: a connection drains within `grace` of its path's end, and is cut at it.
     pub(crate) fn expire(&self, now: SystemTime, grace: Duration) {
         self.connections().iter().for_each(|connection| connection.expire(now, grace));
+    }
+
+    /// What every peer showed that is connected, or would be had a rotation of ours not just ended its connection.
+    pub(crate) fn shown(&self) -> Vec<Shown> {
+        let awaited = self.shelf.awaited.list(Instant::now());
+        let live = self.connections();
+        let live = live.iter().filter(|connection| !connection.is_cut());
+        live.filter_map(|connection| connection.shown()).chain(awaited).collect()
     }
 
     /// The keys that connected peers show. A connection that was cut shows nothing any more.
@@ -234,6 +249,24 @@ mod tests {
         drop(first);
         assert_eq!(registry.snapshot().iter().map(|c| c.generation).collect::<Vec<_>>(), [2]);
         assert!(telemetry.encode().contains("internaltls_connections{surface=\"mesh\",direction=\"inbound\"} 1"));
+    }
+
+    #[test]
+    fn invariant_3_a_peer_that_rotation_let_go_still_counts() {
+        let registry = Registry::new(Telemetry::new());
+        let connection = |chain: &[u8]| {
+            let connection = registry.register(facts(1));
+            connection.keep_chain(&[chain.to_vec().into()]);
+            connection
+        };
+        let [left, rotated, listed, live] = [&b"left"[..], b"rotated", b"listed", b"live"].map(connection);
+        rotated.drain(EndReason::Rotation);
+        listed.drain(EndReason::Rotation);
+        listed.cut(EndReason::Distrusted);
+        drop((left, rotated, listed));
+        let shown: Vec<_> = registry.shown().iter().map(|shown| shown.chain[0].to_vec()).collect();
+        assert_eq!(shown, [b"live".to_vec(), b"rotated".to_vec()]);
+        drop(live);
     }
 
     #[test]

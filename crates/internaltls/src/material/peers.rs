@@ -5,7 +5,7 @@
 //! 2. To remove a peer on purpose is to list it. Whoever a CRL or the distrust list of the candidate names has no say, or a
 //!    compromised peer could veto its own removal; so has a peer that what is served refuses already.
 //! 3. A peer may have an old connection that drains beside a new one: it is orphaned only when none of its connections would
-//!    be vouched for.
+//!    be vouched for. One whose connection a rotation of ours has just ended counts until it has had the time to dial again.
 //! 4. Then some of the peers that we dial are asked whether they would accept the candidate, by their own bundle of now. One
 //!    that accepts the connection and says nothing has no say: a peer that hangs must not keep us from renewing.
 //! 5. Peers that dial us and that we do not dial cannot be asked. A leaf of a CA that is new here waits until each of them has
@@ -23,7 +23,7 @@ use super::force::Force;
 use super::generation::Generation;
 use crate::client::{DialError, ProbeError, Target, ask};
 use crate::config::Limits;
-use crate::connections::{Connection, Direction, Registry};
+use crate::connections::{Connection, Direction, Registry, Shown};
 use crate::error::{LoadError, MaterialFile, Reason, VerifyError, chain};
 use crate::identity::Identity;
 use crate::question::{Answer, Question};
@@ -184,13 +184,11 @@ impl Connected {
 
 /// The first peer that dials us, cannot be asked, and has not shown a leaf of the CAs that vouch for our new one (`ours`).
 pub(super) fn unheard(registry: &Registry, candidate: &Trust, ours: &Trust, now: SystemTime) -> Option<String> {
-    let connections = registry.connections();
-    let live = || connections.iter().filter(|c| !c.is_cut());
-    let dialled: BTreeSet<_> =
-        live().filter(|c| c.facts.direction == Direction::Outbound).map(|c| c.facts.peer.to_string()).collect();
-    let inbound = live().filter(|c| c.facts.direction == Direction::Inbound);
-    let vouched = inbound.filter(|c| candidate.vouch(c.chain(), PeerSide::Client, None, now).is_ok());
-    let heard = |c: &Connection| ours.vouch(c.chain(), PeerSide::Client, None, now).is_ok();
+    let shown = registry.shown();
+    let of = |direction| shown.iter().filter(move |c| c.facts.direction == direction);
+    let dialled: BTreeSet<_> = of(Direction::Outbound).map(|c| c.facts.peer.to_string()).collect();
+    let vouched = of(Direction::Inbound).filter(|c| candidate.vouch(&c.chain, PeerSide::Client, None, now).is_ok());
+    let heard = |c: &Shown| ours.vouch(&c.chain, PeerSide::Client, None, now).is_ok();
     let told = vouched.map(|c| (c.facts.peer.to_string(), heard(c)));
     silent(told.filter(|(peer, _)| !dialled.contains(peer)))
 }
@@ -235,21 +233,20 @@ pub(super) fn keeps_all(
     if !matches!((&served.rules, &candidate.rules), (Rules::PerNode { .. }, Rules::PerNode { .. })) {
         return Ok(());
     }
-    let connections = registry.connections();
-    let judged = connections.iter().filter(|c| !c.is_cut() && !c.chain().is_empty());
-    let stands = judged.map(|c| (peer(c), stand(served, candidate, c.chain(), side(c), now)));
+    let shown = registry.shown();
+    let stands = shown.iter().map(|c| (peer(c), stand(served, candidate, &c.chain, side(c), now)));
     match orphan(stands) {
         None => Ok(()),
         Some((peer, source)) => Err(LoadError::Orphan { ca, peer: peer.name, source: Box::new(source) }),
     }
 }
 
-fn peer(connection: &Connection) -> Peer {
-    Peer { name: connection.facts.peer.to_string(), dialled_us: connection.facts.direction == Direction::Inbound }
+fn peer(shown: &Shown) -> Peer {
+    Peer { name: shown.facts.peer.to_string(), dialled_us: shown.facts.direction == Direction::Inbound }
 }
 
-fn side(connection: &Connection) -> PeerSide {
-    match connection.facts.direction {
+fn side(shown: &Shown) -> PeerSide {
+    match shown.facts.direction {
         Direction::Inbound => PeerSide::Client,
         Direction::Outbound => PeerSide::Server,
     }
