@@ -1,5 +1,5 @@
-//! What RFC 5280 asks of the CAs of a path and webpki does not: sections 4.2.1.3 (key usage), 4.2.1.9 (basic constraints) and
-//! 4.2.1.12 (extended key usage). Pure.
+//! What RFC 5280 asks of the CAs of a path and webpki does not: sections 4.2.1.3 (key usage), 4.2.1.9 (basic
+//! constraints) and 4.2.1.12 (extended key usage). Pure.
 //!
 //! 1. The anchor is a CA of the path like the others: its own extensions bind it. One of version 1 has none.
 //! 2. An extended key usage in a CA's certificate bounds what the leaves below it may be used for, as all implementations
@@ -39,8 +39,8 @@ impl CaUsage {
     }
 }
 
-/// Judges the CAs of a path, the intermediates from the leaf's issuer upwards. That intermediates are CAs, and their own path
-/// lengths, webpki has judged.
+/// Judges the CAs of a path, the intermediates from the leaf's issuer upwards. That intermediates are CAs, and their own
+/// path lengths, webpki has judged.
 pub(super) fn check(above: &[CertificateFacts], anchor: &CertificateFacts, usage: CaUsage) -> Result<(), Reason> {
     if !anchor.may_be_anchor() {
         return Err(Reason::BadChain("the trust anchor is no CA"));

@@ -96,8 +96,8 @@ impl CertificateFacts {
     pub(crate) fn read(der: &CertificateDer<'_>) -> Result<Self, Reason> {
         let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
         let (rest, cert) = parser.parse(der).map_err(|_| Reason::BadEncoding)?;
-        // Of a garbled name or key the parser takes the part that it understands: two that differ would be one, and a key on the
-        // distrust list another.
+        // Of a garbled name or key the parser takes the part that it understands: two that differ would be one, and a key
+        // on the distrust list another.
         let compared = [cert.subject().as_raw(), cert.issuer().as_raw(), cert.public_key().raw];
         if !rest.is_empty() || has_twins(&cert) || !compared.into_iter().all(is_sequence) {
             return Err(Reason::BadEncoding);

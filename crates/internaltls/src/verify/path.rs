@@ -4,8 +4,8 @@
 //! 2. webpki gets one route at a time: its very intermediates, and one anchor. That it finds this path good is necessary;
 //!    what it leaves out (distrust, the constraints of CAs) is asked of the same path, so nobody has to guess afterwards
 //!    which anchor was used.
-//! 3. One route goes to webpki at once: as many signatures as the path has. Of several, those that are signed from the anchor
-//!    down go there.
+//! 3. One route goes to webpki at once: as many signatures as the path has. Of several, those that are signed from the
+//!    anchor down go there.
 //! 4. A refusal is the gravest over the signed paths. What our CAs did not sign does not change it, whatever is sent and in
 //!    whichever place: who is distrusted or revoked cannot make it look like an accident.
 use std::cmp::Reverse;
@@ -196,9 +196,9 @@ impl<'a> Search<'a> {
         above.map(|facts| facts.not_after).fold(anchor, SystemTime::min)
     }
 
-    /// The lists that count for a path to this anchor; `None` where no CRL path is set. webpki knows a list by the name of its
-    /// issuer alone, so those of another CA of that name are left out, and so is one in an anchor's name that no anchor
-    /// signed: it is of a CA that has gone.
+    /// The lists that count for a path to this anchor; `None` where no CRL path is set. webpki knows a list by the name of
+    /// its issuer alone, so those of another CA of that name are left out, and so is one in an anchor's name that no
+    /// anchor signed: it is of a CA that has gone.
     fn crls(&self, anchor: &Anchor) -> Option<Vec<&'a CertRevocationList<'static>>> {
         let Trust { anchors, lists, .. } = self.trust;
         let of_a_namesake = |crl: &Crl| anchors.iter().any(|anchor| anchor.facts.subject_der == crl.issuer_der);
@@ -222,8 +222,8 @@ impl<'a> Search<'a> {
         path.zip(issuers).any(listed)
     }
 
-    /// Whether a list in the name of the leaf's issuer names the leaf, whose CA may have left the bundle. Asked only of one that
-    /// is refused already.
+    /// Whether a list in the name of the leaf's issuer names the leaf, whose CA may have left the bundle. Asked only of one
+    /// that is refused already.
     fn is_listed(&self) -> bool {
         let leaf = self.asked.facts;
         let of_issuer = |crl: &&Crl| crl.issuer_der == leaf.issuer_der;

@@ -4,8 +4,8 @@
 //!    generation: the signatures on the path are not verified twice for that. Nor for each of many connections that one
 //!    peer opens at once.
 //! 2. What is remembered is what this very chain, byte by byte, says, that it leads to an anchor of this trust, and until
-//!    when, for a peer of that side; it belongs to an immutable set of anchors and lists and goes with it. Names, usages and keys are judged anew
-//!    each time, and that the peer holds the leaf's key is proven by its handshake, not here.
+//!    when, for a peer of that side; it belongs to an immutable set of anchors and lists and goes with it. Names, usages
+//!    and keys are judged anew each time, and that the peer holds the leaf's key is proven by its handshake, not here.
 //! 3. It counts for a second, as long as what the clock decides may take to be noticed. Failures are not remembered.
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
