@@ -145,15 +145,15 @@ impl Given {
     }
 
     /// Of a certificate that may sign: whether a process is to serve it. Its key is at hand and it bears a name that clients ask for;
-    /// or its file is named like a leaf's, or has its key and signed nothing else given, and is not named like a bundle.
+    /// or its file is named like a leaf's, or given with its key and without any leaf, and is not named like a bundle.
     fn is_meant_as_leaf(&self, file: &Path, found: &CertificateSummary) -> bool {
         let beside = file.with_extension("key");
         let has_key = self.keys.iter().chain([&beside]).any(|key| fits(file, key));
         let named = file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
         let is_named = |words: &[&str]| words.iter().any(|word| named.contains(word));
         let is_bundle = named.starts_with("ca") || is_named(&["root", "bundle"]);
-        let signs = self.leaves.iter().any(|(leaf, _)| signed_by_file(leaf, file));
-        let like_a_leaf = is_named(&["server", "client", "leaf", "tls"]) || has_key && !signs;
+        let is_alone = self.leaves.is_empty() && self.keys.iter().any(|key| fits(file, key));
+        let like_a_leaf = is_named(&["server", "client", "leaf", "tls"]) || is_alone;
         has_key && !found.sans.is_empty() || !is_bundle && like_a_leaf
     }
 
