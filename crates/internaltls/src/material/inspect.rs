@@ -61,6 +61,8 @@ pub struct CertificateSummary {
     pub not_after: SystemTime,
     /// Whether it may sign certificates.
     pub is_ca: bool,
+    /// Whether it may be a trust anchor: a CA, or a root of a version of X.509 that has no mark of one.
+    pub may_be_anchor: bool,
     /// Whether serverAuth and clientAuth are named; `None` without the extension, when any use is meant.
     pub usages: Option<(bool, bool)>,
     /// The kind and size of its key.
@@ -125,11 +127,21 @@ pub fn file(path: &Path) -> Result<Contents, LoadError> {
     if holds_key(&bytes) {
         let key = at_edge(path, Part::Key);
         // Once more, as a key: now its permissions count.
-        parse::private_key(&key, &read_file(&key)?, &provider())?;
+        parse::private_key(&key, &read_file(&key)?)?;
         return Ok(Contents::Key);
     }
     let chain = parse::certificates(&certificate, &bytes)?;
     summaries(&certificate, &chain).map(Contents::Certificates)
+}
+
+/// Judges a bundle of trust anchors by itself. Blocks.
+///
+/// # Errors
+/// [`LoadError`], as when it is loaded.
+pub fn bundle(path: &Path) -> Result<Vec<CertificateSummary>, LoadError> {
+    let file = at_edge(path, Part::Ca);
+    let anchors = parse::anchors(&file, &read_file(&file)?)?;
+    Ok(anchors.iter().map(|anchor| CertificateSummary::of(&anchor.der, &anchor.facts)).collect())
 }
 
 /// The certificates of a file, in their order. Blocks.
@@ -164,7 +176,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
 /// [`LoadError`], where either cannot be read.
 pub fn is_pair(certificate: &Path, key: &Path) -> Result<bool, LoadError> {
     let file = at_edge(key, Part::Key);
-    let signer = parse::private_key(&file, &read_file(&file)?, &provider())?;
+    let signer = parse::private_key(&file, &read_file(&file)?)?;
     Ok(CertifiedKey::new(certificates(certificate)?, signer).keys_match().is_ok())
 }
 
@@ -250,6 +262,7 @@ impl CertificateSummary {
             not_before: facts.not_before,
             not_after: facts.not_after,
             is_ca: facts.can_sign(),
+            may_be_anchor: facts.may_be_anchor(),
             usages: facts.usages.map(|usages| (usages.server_auth, usages.client_auth)),
             key: KeyKind::of(der).unwrap_or_else(|| KeyKind::Other("unknown".to_owned())),
             spki_sha256: hex(&facts.spki_sha256),

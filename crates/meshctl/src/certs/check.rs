@@ -123,7 +123,7 @@ impl Given {
         let mut authorities = Vec::new();
         for file in files {
             match inspect::file(file) {
-                Ok(Contents::Certificates(found)) if found.iter().all(|found| found.is_ca) => {
+                Ok(Contents::Certificates(found)) if found[0].is_ca || found[0].may_be_anchor => {
                     authorities.push((file.clone(), found))
                 }
                 Ok(Contents::Certificates(mut found)) => given.leaves.push((file.clone(), found.swap_remove(0))),
@@ -134,25 +134,27 @@ impl Given {
         for (file, mut found) in authorities {
             if given.is_meant_as_leaf(&file, &found[0]) {
                 given.leaves.push((file, found.swap_remove(0)));
-            } else {
-                given.cas.push((file, found));
+                continue;
+            }
+            match inspect::bundle(&file) {
+                Ok(_) => given.cas.push((file, found)),
+                Err(error) => report.wrong.push(chain(&error)),
             }
         }
         given
     }
 
-    /// Of a certificate that may sign: whether a process is to serve it. Its key is at hand, and it bears a name that clients ask for,
-    /// or its file is named like a leaf's, or nothing else given is of it.
+    /// Of a certificate that may sign: whether a process is to serve it. Its key is at hand and it bears a name that clients ask for;
+    /// or its file is named like a leaf's, or given with its key and without any leaf, and is not named like a bundle.
     fn is_meant_as_leaf(&self, file: &Path, found: &CertificateSummary) -> bool {
         let beside = file.with_extension("key");
         let has_key = self.keys.iter().chain([&beside]).any(|key| fits(file, key));
         let named = file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
         let is_named = |words: &[&str]| words.iter().any(|word| named.contains(word));
-        let signs = self.leaves.iter().any(|(leaf, _)| signed_by_file(leaf, file));
-        has_key
-            && (!found.sans.is_empty()
-                || is_named(&["server", "client", "leaf", "tls"])
-                || !(signs || is_named(&["ca", "root"])))
+        let is_bundle = named.starts_with("ca") || is_named(&["root", "bundle"]);
+        let is_alone = self.leaves.is_empty() && self.keys.iter().any(|key| fits(file, key));
+        let like_a_leaf = is_named(&["server", "client", "leaf", "tls"]) || is_alone;
+        has_key && !found.sans.is_empty() || !is_bundle && like_a_leaf
     }
 
     /// The key given that fits, else the one of the same name, else one that lies beside.

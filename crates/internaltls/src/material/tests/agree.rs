@@ -8,14 +8,16 @@ use rcgen::{
     PKCS_ED25519,
 };
 
+use super::alarm::Log;
 use super::issue::{
-    Authority, DOMAIN, Folder, Leaf, authority, authority_with, dns, openssl, shape_node, shape_shared,
+    Authority, DOMAIN, Folder, Leaf, authority, authority_with, dns, edge, mesh, open, openssl, shape_node,
+    shape_shared,
 };
 use crate::clock::SystemClock;
 use crate::config::{EdgeConfig, EdgeMode, Files, Limits, MeshConfig, Reload};
 use crate::error::{LoadError, chain};
 use crate::identity::{NodeId, Role, TrustDomain};
-use crate::material::inspect;
+use crate::material::{Purpose, inspect};
 use crate::telemetry::Telemetry;
 use crate::{Edge, Mesh, OpenError};
 
@@ -264,6 +266,29 @@ proptest! {
             };
             let (process, tool) = runtime.block_on(pool.both(&pick));
             prop_assert_eq!(process, tool, "{}", pool.names(&pick));
+        }
+    }
+}
+
+/// Once a generation, at the edge alone: in the mesh both ends are ours.
+#[test]
+fn a_key_that_boringssl_refuses_is_warned_of() {
+    let (pool, runtime) = (&*POOL, runtime());
+    for (leaf, kind) in [("node", None), ("P-384", None), ("P-521", Some("ECDSA P-521")), ("Ed25519", Some("Ed25519"))]
+    {
+        let leaf = pool.leaves.iter().position(|(name, ..)| *name == leaf).unwrap();
+        for purpose in [0, 1] {
+            let pick = Pick { leaf, key_of: leaf, ca: 0, crl: 0, distrust: 0, policy: 0, purpose };
+            let (_folder, files) = pool.lay(&pick);
+            let purpose = if purpose == 0 { mesh("proxy", "proxy-1") } else { edge(EdgeMode::OneWay, false) };
+            let is_edge = matches!(purpose, Purpose::Edge { .. });
+            let store = runtime.block_on(open(purpose, files)).unwrap();
+            let log = Log::default();
+            tracing::subscriber::with_default(log.clone(), || store.current().announce("the edge"));
+            let lines = log.lines();
+            let warned: Vec<_> = lines.iter().filter(|line| line.contains("BoringSSL")).collect();
+            assert_eq!(warned.len(), usize::from(is_edge && kind.is_some()), "{lines:?}");
+            assert!(warned.iter().all(|line| line.starts_with("WARN") && line.contains(kind.unwrap())), "{lines:?}");
         }
     }
 }

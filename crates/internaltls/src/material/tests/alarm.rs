@@ -101,10 +101,10 @@ async fn the_last_look_at_the_files_is_told() {
 
 /// What is logged on this thread, a line an event: level, message and fields.
 #[derive(Default, Clone)]
-struct Log(Arc<Mutex<Vec<String>>>);
+pub(super) struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 }
