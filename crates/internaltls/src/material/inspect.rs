@@ -125,7 +125,7 @@ pub fn file(path: &Path) -> Result<Contents, LoadError> {
     if holds_key(&bytes) {
         let key = at_edge(path, Part::Key);
         // Once more, as a key: now its permissions count.
-        parse::private_key(&key, &read_file(&key)?, &provider())?;
+        parse::private_key(&key, &read_file(&key)?)?;
         return Ok(Contents::Key);
     }
     let chain = parse::certificates(&certificate, &bytes)?;
@@ -155,7 +155,7 @@ pub fn certificates_in(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'
 /// [`LoadError`], as when the file is loaded.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
     let file = at_edge(path, Part::Key);
-    parse::key_der(&file, &read_file(&file)?)
+    Ok(parse::key_der(&file, &read_file(&file)?)?.clone_key())
 }
 
 /// Whether the key in one file is that of the first certificate in another. Blocks.
@@ -164,7 +164,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
 /// [`LoadError`], where either cannot be read.
 pub fn is_pair(certificate: &Path, key: &Path) -> Result<bool, LoadError> {
     let file = at_edge(key, Part::Key);
-    let signer = parse::private_key(&file, &read_file(&file)?, &provider())?;
+    let signer = parse::private_key(&file, &read_file(&file)?)?;
     Ok(CertifiedKey::new(certificates(certificate)?, signer).keys_match().is_ok())
 }
 

@@ -3,10 +3,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
+use zeroize::Zeroizing;
 
 use super::lists::Seen;
 use super::pem::blocks;
@@ -50,27 +51,22 @@ pub(super) struct Parsed {
 }
 
 /// Leaf, key and CAs of a snapshot, with lists that were read before.
-pub(super) fn parse_under(
-    snapshot: &Snapshot,
-    lists: &Seen,
-    provider: &CryptoProvider,
-    crl_grace: Duration,
-) -> Result<Parsed, LoadError> {
-    let server = pair(snapshot, Part::Certificate, Part::Key, provider)?.ok_or(LoadError::HalfAPair)?;
-    let client = pair(snapshot, Part::ClientCertificate, Part::ClientKey, provider)?;
+pub(super) fn parse_under(snapshot: &Snapshot, lists: &Seen, crl_grace: Duration) -> Result<Parsed, LoadError> {
+    let server = pair(snapshot, Part::Certificate, Part::Key)?.ok_or(LoadError::HalfAPair)?;
+    let client = pair(snapshot, Part::ClientCertificate, Part::ClientKey)?;
     let ca = snapshot.one(Part::Ca);
     let anchors = ca.map(|(file, bytes)| anchors(file, bytes)).transpose()?.unwrap_or_default();
     let lists = lists.under(ca.map(|(file, _)| file), &anchors, crl_grace)?;
     Ok(Parsed { server, client, ca: ca.map(|(file, _)| file.clone()), anchors, lists })
 }
 
-fn pair(snapshot: &Snapshot, cert: Part, key: Part, provider: &CryptoProvider) -> Result<Option<Pair>, LoadError> {
+fn pair(snapshot: &Snapshot, cert: Part, key: Part) -> Result<Option<Pair>, LoadError> {
     let (Some((certificate, cert_bytes)), Some((key, key_bytes))) = (snapshot.one(cert), snapshot.one(key)) else {
         return Ok(None);
     };
     let chain = certificates(certificate, cert_bytes)?;
     let facts = facts(certificate, &chain)?;
-    let signer = private_key(key, key_bytes, provider)?;
+    let signer = private_key(key, key_bytes)?;
     let certified = Arc::new(CertifiedKey::new(chain, signer));
     Ok(Some(Pair { certificate: certificate.clone(), key: key.clone(), certified, facts }))
 }
@@ -99,19 +95,17 @@ pub(super) fn certificates(file: &MaterialFile, bytes: &[u8]) -> Result<Vec<Cert
     if found.is_empty() { Err(LoadError::NoCertificate(file.clone())) } else { Ok(found) }
 }
 
-pub(super) fn private_key(
-    file: &MaterialFile,
-    bytes: &[u8],
-    provider: &CryptoProvider,
-) -> Result<Arc<dyn SigningKey>, LoadError> {
-    // What the provider says about a key could hold some of it.
-    provider.key_provider.load_private_key(key_der(file, bytes)?).map_err(|_| LoadError::UnusableKey(file.clone()))
+pub(super) fn private_key(file: &MaterialFile, bytes: &[u8]) -> Result<Arc<dyn SigningKey>, LoadError> {
+    // A provider's own function takes the DER away and drops it as it is; this one borrows it, and it is wiped here.
+    let key = key_der(file, bytes)?;
+    // What it says about a key could hold some of it.
+    any_supported_type(&key).map_err(|_| LoadError::UnusableKey(file.clone()))
 }
 
-/// The one key of a file.
-pub(super) fn key_der(file: &MaterialFile, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, LoadError> {
-    let mut keys: Vec<_> =
-        blocks(file, bytes)?.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der)).collect();
+/// The one key of a file, wiped when it is dropped.
+pub(super) fn key_der(file: &MaterialFile, bytes: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, LoadError> {
+    let keys = blocks(file, bytes)?.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der));
+    let mut keys: Vec<_> = keys.map(Zeroizing::new).collect();
     let key = keys.pop().ok_or_else(|| LoadError::NoKey(file.clone()))?;
     if !keys.is_empty() {
         return Err(LoadError::SeveralKeys { file: file.clone(), count: keys.len() + 1 });

@@ -28,7 +28,7 @@ pub(super) fn prepare(
     served: Option<&Layout>,
     number: u64,
 ) -> Result<Prepared, LoadError> {
-    let parsed = parse_under(snapshot, lists, &around.provider, around.crl_grace)?;
+    let parsed = parse_under(snapshot, lists, around.crl_grace)?;
     let checked = check(parsed, &around.purpose, around.clock.now())?;
     same_layout(served, &checked)?;
     let kept = Kept::of(&checked);
