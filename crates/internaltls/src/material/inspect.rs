@@ -167,7 +167,7 @@ pub fn certificates_in(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'
 /// [`LoadError`], as when the file is loaded.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
     let file = at_edge(path, Part::Key);
-    parse::key_der(&file, &read_file(&file)?)
+    Ok(parse::key_der(&file, &read_file(&file)?)?.clone_key())
 }
 
 /// Whether the key in one file is that of the first certificate in another. Blocks.

@@ -3,11 +3,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use super::lists::Seen;
 use super::pem::blocks;
@@ -96,26 +96,21 @@ pub(super) fn certificates(file: &MaterialFile, bytes: &[u8]) -> Result<Vec<Cert
 }
 
 pub(super) fn private_key(file: &MaterialFile, bytes: &[u8]) -> Result<Arc<dyn SigningKey>, LoadError> {
-    // What the provider says about a key could hold some of it.
-    let mut key = key_der(file, bytes)?;
-    let loaded = aws_lc_rs::sign::any_supported_type(&key).map_err(|_| LoadError::UnusableKey(file.clone()));
-    key.zeroize();
-    loaded
+    // A provider's own function takes the DER away and drops it as it is; this one borrows it, and it is wiped here.
+    let key = key_der(file, bytes)?;
+    // What it says about a key could hold some of it.
+    any_supported_type(&key).map_err(|_| LoadError::UnusableKey(file.clone()))
 }
 
-/// The one key of a file.
-pub(super) fn key_der(file: &MaterialFile, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, LoadError> {
-    let mut keys: Vec<_> =
-        blocks(file, bytes)?.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der)).collect();
-    match (keys.len(), keys.pop()) {
-        (1, Some(key)) => Ok(key),
-        (0, _) | (_, None) => Err(LoadError::NoKey(file.clone())),
-        (count, Some(mut last)) => {
-            last.zeroize();
-            keys.iter_mut().for_each(Zeroize::zeroize);
-            Err(LoadError::SeveralKeys { file: file.clone(), count })
-        }
+/// The one key of a file, wiped when it is dropped.
+pub(super) fn key_der(file: &MaterialFile, bytes: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, LoadError> {
+    let keys = blocks(file, bytes)?.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der));
+    let mut keys: Vec<_> = keys.map(Zeroizing::new).collect();
+    let key = keys.pop().ok_or_else(|| LoadError::NoKey(file.clone()))?;
+    if !keys.is_empty() {
+        return Err(LoadError::SeveralKeys { file: file.clone(), count: keys.len() + 1 });
     }
+    Ok(key)
 }
 
 /// A leaf among them is an error: it would vouch for whatever its key signs.

@@ -10,6 +10,7 @@
 //! 4. An error holds no byte of the file. Labels are named from the table in this file.
 //! 5. The work is linear in the bytes, and a file has at most [`BLOCKS`] blocks. The text of a key is decoded without copies.
 use rustls::pki_types::pem::SectionKind;
+use zeroize::Zeroizing;
 
 use crate::error::{LoadError, MaterialFile, Part};
 
@@ -358,7 +359,7 @@ fn find(text: &[u8], word: &[u8]) -> Option<usize> {
 /// RFC 4648 base64 with its padding; blanks and line ends anywhere.
 fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     // As large as it can become, for a vector that grows leaves copies of a key behind.
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 3);
+    let mut out = Zeroizing::new(Vec::with_capacity(text.len() / 4 * 3 + 3));
     let (mut group, mut digits, mut padding) = (0_u32, 0, 0);
     for byte in text {
         match byte {
@@ -379,7 +380,7 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
             (group, digits) = (0, 0);
         }
     }
-    (digits == 0).then_some(out)
+    (digits == 0).then(|| std::mem::take(&mut *out))
 }
 
 /// The value of a base64 digit, 255 of another byte. Without a branch or a look-up in a table that depends on it: it may be a key's.
