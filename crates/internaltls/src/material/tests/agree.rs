@@ -283,6 +283,6 @@ fn a_mode_without_files_is_no_plaintext() {
     };
     assert!(matches!(inspect::edge(&config, SystemTime::now()), Err(LoadError::NoLeaf)));
     assert!(
-        matches!(inspect::edge(&EdgeConfig { mode: EdgeMode::Off, ..config, state: None }, SystemTime::now()), Ok(None))
+        matches!(inspect::edge(&EdgeConfig { mode: EdgeMode::Off, ..config }, SystemTime::now()), Ok(None))
     );
 }
