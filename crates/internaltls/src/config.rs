@@ -20,7 +20,10 @@ pub struct Files {
     pub client_key: Option<PathBuf>,
     /// A CRL file, or a folder of them. Default: none.
     pub crl: Option<PathBuf>,
-    /// SPKI SHA-256 hashes of distrusted leaves and CAs, one a line in hex, `#` comments. Default: none.
+    /// SHA-256 hashes of distrusted leaves and CAs, one a line in hex, `#` comments. `spki:` before a hash means a public key,
+    /// `cert:` a certificate, and a bare hash either. Adding needs nothing; an entry leaves only where the last line is
+    /// `# end COUNT`, COUNT being the number of entries. A certificate's hash does not name a renewal with the same key.
+    /// Default: none.
     pub distrust: Option<PathBuf>,
 }
 
@@ -145,6 +148,10 @@ pub struct MeshConfig {
     /// tells, and is removed when it is used, so its folder must be ours to write. Default: `reload-force` beside the
     /// certificate.
     pub force: Option<PathBuf>,
+    /// The folder in which this process keeps which CRLs and distrust entries are in force, so that a restart refuses what it
+    /// refused before, whatever the files say by then. Two processes must not share it. It is made, 0700, when a list is
+    /// first read; without a list nothing is written. Default `None`: not kept, and each start begins with what the files say.
+    pub state: Option<PathBuf>,
 }
 
 impl MeshConfig {
@@ -160,6 +167,7 @@ impl MeshConfig {
             limits: Limits::default(),
             policy: None,
             force: None,
+            state: None,
         }
     }
 }
@@ -214,6 +222,8 @@ pub struct EdgeConfig {
     pub reload: Reload,
     /// Bounds on clients.
     pub limits: Limits,
+    /// Where it is kept which CRLs and distrust entries of clients are in force: as [`MeshConfig::state`], and another folder.
+    pub state: Option<PathBuf>,
 }
 
 /// Where a peer can be dialled.

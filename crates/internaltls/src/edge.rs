@@ -261,7 +261,8 @@ async fn open_store(
         min_version: config.min_version.unwrap_or(default_version(config.mode)),
         require_client_auth_eku: config.require_client_auth_eku,
     };
-    Store::open(purpose, files, None, config.reload, clock, Arc::new(telemetry.clone())).await
+    let (state, telemetry) = (config.state.clone(), Arc::new(telemetry.clone()));
+    Store::open_with_state(purpose, files, None, state, config.reload, clock, telemetry).await
 }
 
 /// As Milvus has it.
@@ -301,7 +302,7 @@ mod tests {
 
     fn config(mode: EdgeMode, files: Option<Files>) -> EdgeConfig {
         let (reload, limits) = Default::default();
-        EdgeConfig { mode, files, min_version: None, require_client_auth_eku: false, reload, limits }
+        EdgeConfig { mode, files, min_version: None, require_client_auth_eku: false, reload, limits, state: None }
     }
 
     fn files(ca: Option<&str>) -> Files {

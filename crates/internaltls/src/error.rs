@@ -15,6 +15,7 @@ use crate::client::ProbeError;
 use crate::clock::rfc3339;
 use crate::foreign;
 use crate::identity::IdentityError;
+use crate::material::trusted::FileError;
 use crate::policy::PolicyError;
 
 /// What a file of the material is for.
@@ -280,6 +281,101 @@ pub enum LoadError {
         /// Counted from 1.
         line: usize,
     },
+    /// A distrust file whose last line gives another number of entries than it has.
+    #[error(
+        "{file} ends in `# end {says}` but has {holds} entries, so that none is taken out: correct the number, or write the file again"
+    )]
+    DistrustCount {
+        /// Which.
+        file: MaterialFile,
+        /// What its last line says.
+        says: usize,
+        /// How many it has.
+        holds: usize,
+    },
+    /// A distrust file that lacks entries in force and does not take them out.
+    #[error(
+        "{file} lacks {count} entries that are in force, and they stay: to take them out end the file in `# end COUNT`, COUNT being the number of its entries"
+    )]
+    DistrustKept {
+        /// Which.
+        file: MaterialFile,
+        /// How many hashes of keys and of certificates.
+        count: usize,
+    },
+    /// A CRL below the one in force.
+    #[error(
+        "{file} holds a CRL of `{issuer}` ({rank}) that is older than the one in force ({in_force}) and is ignored: publish one with a higher number"
+    )]
+    CrlOlder {
+        /// Which.
+        file: MaterialFile,
+        /// Its issuer's distinguished name.
+        issuer: String,
+        /// Its number and time.
+        rank: String,
+        /// Those of the one in force.
+        in_force: String,
+    },
+    /// Two CRLs of one number and time with other contents.
+    #[error(
+        "two CRLs of `{issuer}` differ and have one rank ({rank}), so the entries of both count: publish one with a higher number"
+    )]
+    CrlTied {
+        /// Their issuer's distinguished name.
+        issuer: String,
+        /// Their number and time.
+        rank: String,
+    },
+    /// A CRL in force that is not on disk any more.
+    #[error(
+        "{file} holds the CRL of `{issuer}` ({rank}) no longer, and it stays in force: put it back or publish the next one, or take its CA out of the bundle"
+    )]
+    CrlGone {
+        /// The setting.
+        file: MaterialFile,
+        /// Its issuer's distinguished name.
+        issuer: String,
+        /// Its number and time.
+        rank: String,
+    },
+    /// Lists are in force whose setting is gone.
+    #[error("{} is not set, and what it named before stays in force: set it again, or remove this process's folder under internaltls.statePath and start it anew", .0.field())]
+    ListUnset(MaterialFile),
+    /// What is on disk of the lists is not all in force, or more is.
+    #[error("{first}{}", and_more(*.more))]
+    Lists {
+        /// The first thing found.
+        first: String,
+        /// How many more there are.
+        more: usize,
+    },
+    /// The state of a process is not as it was written.
+    #[error("the state file {} is damaged ({what}), and without it those who were distrusted before may get in: restore it, or see that the CRLs and the distrust list name everybody and remove {}, to begin with what they say", .path.display(), .folder.display())]
+    StateDamaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it, in our words.
+        what: &'static str,
+        /// The folder of the state.
+        folder: PathBuf,
+    },
+    /// The state of a process cannot be trusted or read.
+    #[error("what was in force when the process ran last is kept in {} and cannot be used", .folder.display())]
+    StateFile {
+        /// The folder of the state.
+        folder: PathBuf,
+        /// Why.
+        source: FileError,
+    },
+    /// The state cannot be kept.
+    #[error("what is in force cannot be kept in {}, so that a restart would forget entries that the files no longer name: let uid {} write there, or set internaltls.statePath", .path.display(), rustix::process::geteuid().as_raw())]
+    StateUnwritable {
+        /// The folder of the state.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A key of another leaf.
     #[error("{key} is not the key of the leaf in {certificate}: install the pair that was issued together")]
     KeyMismatch {
@@ -499,6 +595,30 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// The part of the material whose file it names, of those that revoke.
+    pub(crate) fn part(&self) -> Option<Part> {
+        match self {
+            Self::Missing(file)
+            | Self::Folder(file)
+            | Self::Empty(file)
+            | Self::NotRegular { file, .. }
+            | Self::Hangs { file, .. }
+            | Self::TooLarge { file, .. }
+            | Self::Unreadable { file, .. }
+            | Self::Writable { file, .. }
+            | Self::Changing(file)
+            | Self::BadPem { file, .. }
+            | Self::PemLabel { file, .. }
+            | Self::TooManyBlocks { file, .. }
+            | Self::Der(file)
+            | Self::BadCrl { file, .. }
+            | Self::NoCrl(file)
+            | Self::BadDistrust { file, .. }
+            | Self::DistrustCount { file, .. } => Some(file.part),
+            _ => None,
+        }
+    }
+
     /// Whether only what peers say stands against the set: it may pass later with no file changed.
     pub(crate) fn is_about_peers(&self) -> bool {
         matches!(self, Self::Orphan { .. } | Self::PeerTrial { .. } | Self::Unheard { .. })
@@ -511,6 +631,10 @@ fn access_words(access: Option<Access>) -> String {
 
 fn our_uid(access: Option<Access>) -> u32 {
     access.map_or_else(|| rustix::process::geteuid().as_raw(), |access| access.our_uid)
+}
+
+fn and_more(more: usize) -> String {
+    if more == 0 { String::new() } else { format!("; and {more} more, which the status names") }
 }
 
 fn listed(names: &[String]) -> String {

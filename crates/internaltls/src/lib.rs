@@ -73,8 +73,8 @@ pub use edge::Edge;
 pub use error::LoadError;
 pub use identity::{Identity, NodeId, Role, TrustDomain};
 pub use material::{
-    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, LookStatus, MaterialStatus, ReloadStatus, SharedKeyStatus,
-    WatchState, WatchStatus,
+    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, ListsStatus, LookStatus, MaterialStatus, ReloadStatus,
+    SharedKeyStatus, WatchState, WatchStatus,
 };
 pub use material::{inspect, trusted};
 pub use mesh::{Mesh, MeshStatus, OpenError};

@@ -241,7 +241,8 @@ async fn load(
         shared_name: shared_name.map(str::to_owned),
     };
     let (clock, telemetry) = (Arc::clone(clock), Arc::new(telemetry.clone()));
-    let opened = Store::open(purpose, files.clone(), config.policy.clone(), config.reload, clock, telemetry).await;
+    let (policy, state) = (config.policy.clone(), config.state.clone());
+    let opened = Store::open_with_state(purpose, files.clone(), policy, state, config.reload, clock, telemetry).await;
     opened.map_err(|source| OpenError::Load { role: config.role.to_string(), node: config.node.to_string(), source })
 }
 

@@ -101,7 +101,7 @@ impl Node {
         let mesh =
             Mesh::open(settings.mesh_config(role.clone(), id.clone())).await.context("internal TLS cannot start")?;
         let threads = threads(settings.threads)?;
-        let edge = edge(&role, &settings, &mesh).await?.map(|edge| edge.threads(&threads));
+        let edge = edge(&role, &id, &settings, &mesh).await?.map(|edge| edge.threads(&threads));
         let health = Health::default();
         let peers = Peers::of(&role, &settings.cluster, &mesh)?;
         let mut node = Self {
@@ -161,12 +161,12 @@ fn threads(count: usize) -> anyhow::Result<Threads> {
 }
 
 /// The edge is opened with the rest of the material, so that an unfit certificate stops the process before it listens.
-async fn edge(role: &Role, settings: &Settings, mesh: &Mesh) -> anyhow::Result<Option<Edge>> {
+async fn edge(role: &Role, id: &NodeId, settings: &Settings, mesh: &Mesh) -> anyhow::Result<Option<Edge>> {
     if role.as_str() != "proxy" {
         return Ok(None);
     }
     let clock = Arc::new(internaltls::clock::SystemClock);
-    let edge = Edge::open_with(settings.edge_config(), mesh.telemetry(), clock).await;
+    let edge = Edge::open_with(settings.edge_config_of(role, id), mesh.telemetry(), clock).await;
     edge.map(Some).context("the proxy's external listener cannot start")
 }
 

@@ -108,7 +108,7 @@ keys! {
     EDGE_CRL: PathBuf = "tls.crlPath", parse::path, NONE,
         "A certificate revocation list of clients, or a folder of them. Read in mode 2 only.", file, guards;
     EDGE_DISTRUST: PathBuf = "tls.distrustPath", parse::path, NONE,
-        "SPKI SHA-256 hashes of clients' leaves and CAs that are trusted no longer, one a line in hex. Read in mode 2 only.", file, guards;
+        "SHA-256 hashes of clients' leaves and CAs that are trusted no longer, as internaltls.distrustPath. Read in mode 2 only.", file, guards;
     EDGE_MIN_VERSION: TlsVersion = "tls.minVersion", parse::tls_version, NONE,
         "The lowest protocol version: 1.2 or 1.3. Not set: 1.2 in mode 1, 1.3 in mode 2.", guards;
     EDGE_REQUIRE_EKU: bool = "tls.requireClientAuthEku", parse::switch, Some("false"),
@@ -131,7 +131,9 @@ keys! {
     MESH_CRL: PathBuf = "internaltls.crlPath", parse::path, NONE,
         "A certificate revocation list, or a folder of them.", file, guards;
     MESH_DISTRUST: PathBuf = "internaltls.distrustPath", parse::path, NONE,
-        "SPKI SHA-256 hashes of leaves and CAs that are trusted no longer, one a line in hex.", file, guards;
+        "SHA-256 hashes of leaves and CAs that are trusted no longer, one a line in hex: `spki:` and a public key's, `cert:` and a certificate's, or either without a mark. Adding needs nothing; entries leave only where the last line is `# end COUNT`, COUNT being how many there are.", file, guards;
+    MESH_STATE: PathBuf = "internaltls.statePath", parse::path, NONE,
+        "The folder in which each node keeps, under its own name, which CRLs and distrust entries are in force, those of clients' TLS too. Not set: internaltls in localStorage.path. Nothing is written where no list is set.";
     MESH_TRUST_DOMAIN: TrustDomain = "internaltls.trustDomain", parse::trust_domain, Some("mesh.internal"),
         "The domain that all nodes' names are in.", guards;
     MESH_POLICY: PathBuf = "internaltls.policyPath", parse::path, NONE,

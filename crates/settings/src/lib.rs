@@ -28,7 +28,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use internaltls::config::{EdgeConfig, Endpoint, MeshConfig, Security};
 use internaltls::identity::{NodeId, Role};
@@ -132,6 +132,7 @@ impl Settings {
     pub fn mesh_config(&self, role: Role, node: NodeId) -> MeshConfig {
         let internal = &self.internal;
         let tls = |files| Security::Tls { files, shared_name: internal.sni.clone() };
+        let state = Some(self.state_folder(&role, &node, "mesh"));
         MeshConfig {
             trust_domain: internal.trust_domain.clone(),
             role,
@@ -141,13 +142,25 @@ impl Settings {
             limits: internal.limits,
             policy: internal.policy.clone(),
             force: internal.force.clone(),
+            state,
         }
     }
 
-    /// The proxy's external listener.
+    /// The proxy's external listener, without a place to keep what is in force.
     #[must_use]
     pub fn edge_config(&self) -> EdgeConfig {
         self.edge.clone()
+    }
+
+    /// The external listener of this node.
+    #[must_use]
+    pub fn edge_config_of(&self, role: &Role, node: &NodeId) -> EdgeConfig {
+        EdgeConfig { state: Some(self.state_folder(role, node, "edge")), ..self.edge.clone() }
+    }
+
+    /// No two nodes share one, whatever they share otherwise.
+    fn state_folder(&self, role: &Role, node: &NodeId, of: &str) -> PathBuf {
+        self.internal.state.join(format!("{role}-{node}")).join(of)
     }
 }
 

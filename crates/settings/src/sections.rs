@@ -85,6 +85,8 @@ pub struct InternalTls {
     pub policy: Option<PathBuf>,
     /// Where an operator's word for a set that is held back would be; none: `reload-force` beside the leaf.
     pub force: Option<PathBuf>,
+    /// The folder that holds a folder for each node that keeps which lists are in force.
+    pub state: PathBuf,
     /// How files are followed; the edge's too.
     pub reload: Reload,
     /// Bounds on peers; on clients too.
@@ -201,6 +203,7 @@ pub(crate) fn edge(values: &Values) -> Result<EdgeConfig, SettingsError> {
         require_client_auth_eku: values.get(&EDGE_REQUIRE_EKU)?,
         reload: reload(values)?,
         limits: limits(values)?,
+        state: None,
     })
 }
 
@@ -234,9 +237,22 @@ pub(crate) fn internal(values: &Values) -> Result<InternalTls, SettingsError> {
         trust_domain: values.get(&MESH_TRUST_DOMAIN)?,
         policy: values.find(&MESH_POLICY)?,
         force: values.find(&RELOAD_FORCE)?,
+        state: state(values)?,
         reload: reload(values)?,
         limits: limits(values)?,
     })
+}
+
+/// Beside the rows, where nothing else is said.
+fn state(values: &Values) -> Result<PathBuf, SettingsError> {
+    Ok(match values.find(&MESH_STATE)? {
+        Some(state) => state,
+        None => local(values)?.join("internaltls"),
+    })
+}
+
+fn local(values: &Values) -> Result<PathBuf, SettingsError> {
+    Ok(values.find(&LOCAL_PATH)?.unwrap_or_else(|| PathBuf::from("data")))
 }
 
 /// Values that have their place but no code behind them yet are refused, not passed over.
@@ -337,7 +353,7 @@ fn limits(values: &Values) -> Result<Limits, SettingsError> {
 pub(crate) fn storage(values: &Values) -> Result<Storage, SettingsError> {
     match values.find(&MINIO_BUCKET)? {
         Some(bucket) => Ok(Storage::S3(s3(values, bucket)?)),
-        None => Ok(Storage::Local { path: values.find(&LOCAL_PATH)?.unwrap_or_else(|| PathBuf::from("data")) }),
+        None => Ok(Storage::Local { path: local(values)? }),
     }
 }
 

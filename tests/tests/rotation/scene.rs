@@ -358,7 +358,8 @@ fn node(dir: &Path, authority: &Authority, nth: usize) -> Node {
 pub(crate) fn lists(dir: &Path, authority: &Authority, revoked: &[Pair], distrusted: &[String]) {
     let crl = authority.crl(&revoked.iter().collect::<Vec<_>>());
     let name = format!("crls/{}.pem", number(authority));
-    for (path, text) in [(dir.join(name), crl), (dir.join("distrust"), distrusted.join("\n"))] {
+    let distrust = format!("{}\n# end {}\n", distrusted.join("\n"), distrusted.len());
+    for (path, text) in [(dir.join(name), crl), (dir.join("distrust"), distrust)] {
         let aside = path.with_file_name(".new");
         write_public(&aside, &text);
         std::fs::rename(&aside, &path).unwrap();

@@ -64,6 +64,24 @@ fn readings(material: &'static str, status: &MaterialStatus, now: SystemTime) ->
             flag(status.look.overdue),
         ),
     ];
+    let lists = &status.lists;
+    all.extend([
+        of(
+            "internaltls_distrust_entries",
+            "Hashes of the distrust list in force, of keys and of certificates",
+            (lists.distrusted_keys + lists.distrusted_certificates) as f64,
+        ),
+        of(
+            "internaltls_crl_entries",
+            "Certificates that the CRLs in force list",
+            status.crls.iter().map(|crl| crl.entries).sum::<usize>() as f64,
+        ),
+        of(
+            "internaltls_list_findings",
+            "What is not as it should be with the CRLs and the distrust list; the status names it",
+            (lists.findings.len() + lists.more_findings) as f64,
+        ),
+    ]);
     all.extend(certificates(material, status, now));
     if let Some(next) = status.crls.iter().map(|crl| crl.next_update).min() {
         let help = "Seconds until the next update of the first CRL that is due; below 0 it is late";

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::announcer::Announcer;
 use super::report::Stirred;
-use super::store::{Reloaded, Store};
+use super::store::Store;
 
 /// What wakes the tasks.
 #[derive(Debug, Default)]
@@ -50,9 +50,10 @@ impl FollowLists {
             };
             let Some(store) = self.store.upgrade() else { return };
             // The turn has told status and log.
-            let looked = store.look_at_lists().await;
+            let before = store.current().number;
+            let _ = store.look_at_lists().await;
             // New lists may name our own leaf, or be what a new bundle waited for.
-            if event || matches!(looked, Ok(Reloaded::Published(_))) {
+            if event || store.current().number != before {
                 self.bells.pair.notify_one();
             }
         }

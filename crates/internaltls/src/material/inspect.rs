@@ -13,7 +13,7 @@ use super::check::judge_facts;
 use super::force::hex;
 use super::generation::{Purpose, Surroundings, provider};
 pub use super::kind::KeyKind;
-use super::lists::Seen;
+use super::list_turn::FirstLists;
 use super::parse;
 use super::permissions::Offence;
 use super::policy_turn;
@@ -35,6 +35,8 @@ pub struct Inspection {
     pub cas: Vec<CertificateSummary>,
     /// How certificates are laid out; `None` at an edge.
     pub layout: Option<Layout>,
+    /// What of the CRLs and the distrust list cannot be used: file, line and remedy each.
+    pub findings: Vec<String>,
     /// Keys that others than their owner may read, with their permission bits.
     pub readable_keys: Vec<(PathBuf, u32)>,
     /// What else is wrong with the files or the folders on the way to them, and no reason to refuse them.
@@ -202,10 +204,10 @@ fn set(files: &Files, purpose: Purpose, reload: Reload, now: SystemTime) -> Resu
         crl_grace: reload.crl_grace,
         notices: Arc::new(Nobody),
     };
-    let snapshot = source.pair().read()?;
-    let lists = source.lists().map(|lists| lists.read()).transpose()?;
-    let seen = lists.as_ref().map(Seen::read).transpose()?.unwrap_or_default();
-    let prepared = prepare(&snapshot, &seen, &around, None, 1)?;
+    let (pair, lists) = (source.pair(), source.lists());
+    let snapshot = pair.read()?;
+    let first = FirstLists::read(lists.as_ref(), None, Some(&pair), &parse::bundle(&snapshot)?)?;
+    let prepared = prepare(&snapshot, &first.in_force, &around, None, 1)?;
     let (kept, key_warning) = (prepared.kept, prepared.generation.warning);
     let mut warnings = source.warnings();
     warnings.retain(|warning| !matches!(warning.offence, Offence::Readable { .. }));
@@ -214,6 +216,7 @@ fn set(files: &Files, purpose: Purpose, reload: Reload, now: SystemTime) -> Resu
         leaf: CertificateSummary::of(&kept.server.certified.cert[0], &kept.server.facts),
         cas: kept.anchors.iter().map(|anchor| CertificateSummary::of(&anchor.der, &anchor.facts)).collect(),
         layout: kept.layout,
+        findings: first.findings().to_vec(),
         readable_keys: source.readable_keys().into_iter().map(|(file, mode)| (file.path, mode)).collect(),
         key_warning,
     })

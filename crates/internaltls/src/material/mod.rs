@@ -18,6 +18,7 @@ mod follow;
 mod force;
 mod generation;
 mod hops;
+mod in_force;
 pub mod inspect;
 mod kind;
 mod list_turn;
@@ -32,6 +33,7 @@ mod published;
 mod reader;
 mod report;
 mod source;
+mod state;
 mod status;
 mod store;
 pub(crate) mod trial;
@@ -43,8 +45,8 @@ pub(crate) use force::Force;
 pub(crate) use generation::{Generation, Purpose};
 pub(crate) use peers::Connected;
 pub use status::{
-    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, LookStatus, MaterialStatus, ReloadStatus, SharedKeyStatus,
-    WatchState, WatchStatus,
+    CaStatus, CrlStatus, HeldStatus, Layout, LeafStatus, ListsStatus, LookStatus, MaterialStatus, ReloadStatus,
+    SharedKeyStatus, WatchState, WatchStatus,
 };
 pub(crate) use store::{Reloaded, Store};
 

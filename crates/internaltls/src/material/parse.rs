@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use zeroize::Zeroizing;
 
-use super::lists::Seen;
+use super::in_force::InForce;
 use super::pem::blocks;
 use super::source::Snapshot;
 use crate::error::{LoadError, MaterialFile, Part};
@@ -50,14 +50,23 @@ pub(super) struct Parsed {
     pub(super) lists: Lists,
 }
 
-/// Leaf, key and CAs of a snapshot, with lists that were read before.
-pub(super) fn parse_under(snapshot: &Snapshot, lists: &Seen, crl_grace: Duration) -> Result<Parsed, LoadError> {
+/// Leaf, key and CAs of a snapshot, each by itself, under the lists in force.
+pub(super) fn parse(
+    snapshot: &Snapshot,
+    lists: &InForce,
+    crl_grace: Duration,
+) -> Result<Parsed, LoadError> {
     let server = pair(snapshot, Part::Certificate, Part::Key)?.ok_or(LoadError::HalfAPair)?;
     let client = pair(snapshot, Part::ClientCertificate, Part::ClientKey)?;
+    let (ca, anchors) = (snapshot.one(Part::Ca).map(|(file, _)| file), bundle(snapshot)?);
+    lists.covers(ca, &anchors)?;
+    Ok(Parsed { server, client, ca: ca.cloned(), anchors, lists: lists.lists(crl_grace) })
+}
+
+/// The CAs of a snapshot.
+pub(super) fn bundle(snapshot: &Snapshot) -> Result<Vec<Anchor>, LoadError> {
     let ca = snapshot.one(Part::Ca);
-    let anchors = ca.map(|(file, bytes)| anchors(file, bytes)).transpose()?.unwrap_or_default();
-    let lists = lists.under(ca.map(|(file, _)| file), &anchors, crl_grace)?;
-    Ok(Parsed { server, client, ca: ca.map(|(file, _)| file.clone()), anchors, lists })
+    Ok(ca.map(|(file, bytes)| anchors(file, bytes)).transpose()?.unwrap_or_default())
 }
 
 fn pair(snapshot: &Snapshot, cert: Part, key: Part) -> Result<Option<Pair>, LoadError> {

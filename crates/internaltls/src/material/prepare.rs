@@ -5,8 +5,8 @@ use rustls::pki_types::CertificateDer;
 
 use super::check::{Checked, check, same_layout};
 use super::generation::{Generation, Purpose, Surroundings, build};
-use super::lists::Seen;
-use super::parse::parse_under;
+use super::in_force::InForce;
+use super::parse::parse;
 use super::published::Kept;
 use super::source::Snapshot;
 use super::status::Layout;
@@ -23,12 +23,12 @@ pub(super) struct Prepared {
 /// Parses, checks, builds and tries a set under `lists`. `served` is the layout in use, `number` that of the candidate.
 pub(super) fn prepare(
     snapshot: &Snapshot,
-    lists: &Seen,
+    lists: &InForce,
     around: &Surroundings,
     served: Option<&Layout>,
     number: u64,
 ) -> Result<Prepared, LoadError> {
-    let parsed = parse_under(snapshot, lists, around.crl_grace)?;
+    let parsed = parse(snapshot, lists, around.crl_grace)?;
     let checked = check(parsed, &around.purpose, around.clock.now())?;
     same_layout(served, &checked)?;
     let kept = Kept::of(&checked);

@@ -14,10 +14,11 @@ use tokio::sync::watch;
 
 use super::check::Checked;
 use super::generation::{Generation, Surroundings, build};
-use super::lists::{Seen, in_force};
+use super::in_force::InForce;
+use super::lists::Seen;
 use super::parse::Pair;
 use super::status::Layout;
-use crate::error::{LoadError, MaterialFile};
+use crate::error::LoadError;
 use crate::verify::{Anchor, KeyHash, Lists, PeerSide, SharedKey};
 
 /// Number of the first generation.
@@ -74,7 +75,7 @@ impl Kept {
 /// The lists in force, and how often they have changed.
 #[derive(Debug, Clone)]
 pub(super) struct ListsInForce {
-    pub(super) seen: Arc<Seen>,
+    pub(super) in_force: Arc<InForce>,
     pub(super) number: u64,
 }
 
@@ -98,30 +99,25 @@ pub(super) struct Published {
     current: ArcSwap<Generation>,
     newest: watch::Sender<u64>,
     halves: Mutex<Halves>,
+    /// The CAs of the set on disk that passed every check of its own and is not served.
+    held_back: ArcSwap<Vec<Anchor>>,
     around: Surroundings,
-    /// The file of the CAs.
-    ca: Option<MaterialFile>,
 }
 
 impl Published {
     /// Publishes the first generation, of a pair that was judged under `lists`. It is built anew: a candidate knows no shared
     /// key but its own.
-    pub(super) fn first(
-        pair: Kept,
-        lists: Seen,
-        around: Surroundings,
-        ca: Option<MaterialFile>,
-    ) -> Result<Self, LoadError> {
-        let checked = pair.with(lists.under(ca.as_ref(), &pair.anchors, around.crl_grace)?);
+    pub(super) fn first(pair: Kept, lists: InForce, around: Surroundings) -> Result<Self, LoadError> {
+        let checked = pair.with(lists.lists(around.crl_grace));
         around.ring.publish(&pair.keys(), around.clock.now());
         let generation = build(checked, FIRST, &around)?;
-        let lists = ListsInForce { seen: Arc::new(lists), number: 1 };
+        let lists = ListsInForce { in_force: Arc::new(lists), number: 1 };
         Ok(Self {
             current: ArcSwap::from_pointee(generation),
             newest: watch::Sender::new(FIRST),
             halves: Mutex::new(Halves { pair, lists, before: None }),
+            held_back: ArcSwap::default(),
             around,
-            ca,
         })
     }
 
@@ -157,7 +153,7 @@ impl Published {
         if halves.lists.number != judged_under {
             return Ok(None);
         }
-        let generation = self.build(&pair, &halves.lists.seen)?;
+        let generation = self.build(&pair, &halves.lists.in_force)?;
         self.around.ring.publish(&pair.keys(), self.around.clock.now());
         let same_keys = halves.pair.hashes() == pair.hashes();
         let replaced = std::mem::replace(&mut halves.pair, pair);
@@ -169,19 +165,32 @@ impl Published {
         Ok(Some(Replaced { generation: self.swap(generation), cas_before }))
     }
 
-    /// Puts lists that were read into force, over the pair in use.
-    pub(super) fn publish_lists(&self, seen: Seen) -> Result<Arc<Generation>, LoadError> {
+    /// Puts lists that were read into force, over the pair in use, and gives what is to be told of them. No generation, where
+    /// nothing changes by it.
+    pub(super) fn publish_lists(&self, seen: &Seen) -> Result<(Option<Arc<Generation>>, Vec<LoadError>), LoadError> {
         let mut halves = self.halves();
-        let seen = in_force(&halves.lists.seen, seen, &halves.pair.anchors);
-        let generation = self.build(&halves.pair, &seen)?;
-        halves.lists = ListsInForce { seen: Arc::new(seen), number: halves.lists.number + 1 };
+        let (in_force, findings) = halves.lists.in_force.after(seen, &halves.pair.anchors);
+        if in_force == *halves.lists.in_force {
+            return Ok((None, findings));
+        }
+        let generation = self.build(&halves.pair, &in_force)?;
+        halves.lists = ListsInForce { in_force: Arc::new(in_force), number: halves.lists.number + 1 };
         self.distrust_before(&halves, &generation);
-        Ok(self.swap(generation))
+        Ok((Some(self.swap(generation)), findings))
     }
 
-    fn build(&self, pair: &Kept, lists: &Seen) -> Result<Generation, LoadError> {
-        let lists = lists.under(self.ca.as_ref(), &pair.anchors, self.around.crl_grace)?;
-        build(pair.with(lists), self.current.load().number + 1, &self.around)
+    /// Takes down the CAs of a set that is not served; none where there is no such set.
+    pub(super) fn hold_back(&self, anchors: Vec<Anchor>) {
+        self.held_back.store(Arc::new(anchors));
+    }
+
+    /// The CAs of the set on disk that is not served.
+    pub(super) fn held_back(&self) -> Arc<Vec<Anchor>> {
+        self.held_back.load_full()
+    }
+
+    fn build(&self, pair: &Kept, lists: &InForce) -> Result<Generation, LoadError> {
+        build(pair.with(lists.lists(self.around.crl_grace)), self.current.load().number + 1, &self.around)
     }
 
     /// A shared key that was replaced is accepted no longer once what is in force distrusts its certificate, or what vouched

@@ -210,7 +210,13 @@ impl Report {
         let from = before.differs_from.unwrap_or_else(Instant::now);
         let outlived_a_retry = from.elapsed() >= self.retry;
         let mut logged = before.logged.clone();
-        if outlived_a_retry && logged.as_ref() != Some(&reason) {
+        if subject == Subject::Lists {
+            // What can be used of them is in force; the turn has warned of each finding.
+            if outlived_a_retry && logged.as_ref() != Some(&reason) {
+                tracing::error!(material, what, %reason, "the lists on disk and those in force differ; nothing that was refused is accepted");
+                logged = Some(reason.clone());
+            }
+        } else if outlived_a_retry && logged.as_ref() != Some(&reason) {
             tracing::error!(material, what, %reason, "the files on disk are not fit to be served; the last good generation stays in use");
             logged = Some(reason.clone());
         } else if !outlived_a_retry && before.last.reason.as_ref() != Some(&reason) {

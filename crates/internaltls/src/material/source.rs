@@ -208,29 +208,30 @@ impl Source {
         Ok(Some(Snapshot { files: files.collect() }))
     }
 
-    /// Reads what can be read, until two reads agree, and tells what cannot. Blocks, as [`Source::read`] does.
+    /// Reads what can be read, until two reads agree, and tells what cannot. A writer that never rests keeps nothing out: then
+    /// what was read last counts. Blocks, as [`Source::read`] does.
     pub(super) fn read_each(&self) -> (Snapshot, Vec<LoadError>) {
         let mut keep = Keep::Hashes;
-        let read = || {
-            let each = self.take_each(std::mem::replace(&mut keep, Keep::Bytes));
-            let (mut taken, mut errors) = (Vec::new(), Vec::new());
-            for one in each {
-                match one {
-                    Ok(one) => taken.push(one),
-                    Err(error) => errors.push(error),
-                }
+        let read = || Ok(self.each(std::mem::replace(&mut keep, Keep::Bytes)));
+        let Each { taken, errors } = stable(READS, read, pause).ok().flatten().unwrap_or_else(|| {
+            let mut last = self.each(Keep::Bytes);
+            last.errors.push(LoadError::Changing(self.first()));
+            last
+        });
+        self.warned.see(&self.files, &taken);
+        let files = taken.into_iter().map(|taken| (taken.file, taken.bytes.unwrap_or_default()));
+        (Snapshot { files: files.collect() }, errors)
+    }
+
+    fn each(&self, keep: Keep) -> Each {
+        let mut each = Each { taken: Vec::new(), errors: Vec::new() };
+        for one in self.take_each(keep) {
+            match one {
+                Ok(one) => each.taken.push(one),
+                Err(error) => each.errors.push(error),
             }
-            Ok(Each { taken, errors })
-        };
-        match stable(READS, read, pause) {
-            Ok(Some(Each { taken, errors })) => {
-                self.warned.see(&self.files, &taken);
-                let files = taken.into_iter().map(|taken| (taken.file, taken.bytes.unwrap_or_default()));
-                (Snapshot { files: files.collect() }, errors)
-            }
-            Ok(None) => (Snapshot::default(), vec![LoadError::Changing(self.first())]),
-            Err(error) => (Snapshot::default(), vec![error]),
         }
+        each
     }
 
     fn take(&self, keep: Keep) -> Result<Vec<Taken>, LoadError> {

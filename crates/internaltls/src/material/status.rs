@@ -1,13 +1,15 @@
 //! What is served, told to people and tools. Serialises to the status document; times are RFC 3339, UTC.
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
 use super::force::hex;
-
+use super::list_turn::Findings;
+use super::state::StateFolder;
 use crate::clock::rfc3339;
-use crate::verify::{Anchor, CertificateFacts, Crl, Origin, SharedKey};
+use crate::verify::{Anchor, CertificateFacts, Crl, Distrust, Origin, SharedKey};
 
 /// How certificates are laid out over the nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,8 +48,10 @@ pub struct MaterialStatus {
     pub client_leaf: Option<LeafStatus>,
     /// Its trust anchors.
     pub cas: Vec<CaStatus>,
-    /// Its revocation lists; empty where none are configured.
+    /// The revocation lists in force; empty where there are none.
     pub crls: Vec<CrlStatus>,
+    /// The distrust list in force, and what is not as it should be with either.
+    pub lists: ListsStatus,
     /// How the last attempts to read the files ended. Leaf, key and CAs, the lists, and the policy are each read by
     /// themselves: `failed` if one of them failed, with every reason; else `ok` if one of them was published; `at` is the
     /// latest.
@@ -117,6 +121,9 @@ pub struct LeafStatus {
     pub serial: String,
     /// SHA-256 of the certificate, lower-case hex.
     pub sha256: String,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo), lower-case hex: in a distrust list it names renewals with the same key
+    /// too.
+    pub spki_sha256: String,
     /// All of its SANs.
     pub sans: Vec<String>,
     /// Its beginning.
@@ -134,6 +141,7 @@ impl LeafStatus {
         Self {
             serial: facts.serial.clone(),
             sha256: facts.fingerprint(),
+            spki_sha256: hex(&facts.spki_sha256),
             sans: facts.sans.clone(),
             not_before: facts.not_before,
             not_after: facts.not_after,
@@ -156,6 +164,8 @@ pub struct CaStatus {
     pub subject: String,
     /// SHA-256 of the certificate, lower-case hex: what tells two CAs of one name apart.
     pub sha256: String,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo), lower-case hex.
+    pub spki_sha256: String,
     /// Its end.
     #[serde(serialize_with = "text")]
     pub not_after: SystemTime,
@@ -170,6 +180,7 @@ impl CaStatus {
         Self {
             subject: facts.subject.clone(),
             sha256: facts.fingerprint(),
+            spki_sha256: hex(&facts.spki_sha256),
             not_after: facts.not_after,
             days_left: days_left(now, facts.not_after),
             der: der.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -177,11 +188,18 @@ impl CaStatus {
     }
 }
 
-/// A revocation list in use.
+/// A revocation list in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CrlStatus {
     /// Its issuer's distinguished name.
     pub issuer: String,
+    /// Its number, decimal or, beyond 128 bits, `0x` hex; `None` where it has none.
+    pub number: Option<String>,
+    /// How many certificates it lists.
+    pub entries: usize,
+    /// Which CA signed it: `in-use`; `held-back`, one of a bundle on disk that is not served, for which it waits; or `unknown`,
+    /// that of an intermediate or of none that is used here.
+    pub signer: &'static str,
     /// When the next one was or is due.
     #[serde(serialize_with = "text")]
     pub next_update: SystemTime,
@@ -190,13 +208,54 @@ pub struct CrlStatus {
 }
 
 impl CrlStatus {
-    pub(super) fn of(crl: &Crl, grace: Duration, now: SystemTime) -> Self {
+    /// `cas` are those in use and those held back.
+    pub(super) fn of(crl: &Crl, grace: Duration, cas: [&[Anchor]; 2], now: SystemTime) -> Self {
+        let [in_use, held_back] = cas.map(|cas| cas.iter().any(|anchor| crl.is_signed_by(&anchor.facts)));
+        let signer = match (in_use, held_back) {
+            (true, _) => "in-use",
+            (_, true) => "held-back",
+            _ => "unknown",
+        };
         let state = match (crl.is_too_old(now, grace), crl.is_late(now)) {
             (true, _) => "too-old",
             (_, true) => "late",
             _ => "fresh",
         };
-        Self { issuer: crl.issuer.clone(), next_update: crl.next_update, state }
+        Self {
+            issuer: crl.issuer.clone(),
+            number: crl.number().map(ToString::to_string),
+            entries: crl.entries(),
+            signer,
+            next_update: crl.next_update,
+            state,
+        }
+    }
+}
+
+/// What is in force of the distrust list, and what is not as it should be with that and with CRLs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ListsStatus {
+    /// Hashes of public keys in force.
+    pub distrusted_keys: usize,
+    /// Hashes of certificates in force.
+    pub distrusted_certificates: usize,
+    /// The folder that keeps what is in force over a restart; `None` where none is set.
+    pub state: Option<PathBuf>,
+    /// What could not be used or stays in force against the files: file, line and remedy each. Some 30 at most.
+    pub findings: Vec<String>,
+    /// How many there are beyond these.
+    pub more_findings: usize,
+}
+
+impl ListsStatus {
+    pub(super) fn of(distrust: &Distrust, findings: &Findings, state: Option<&StateFolder>) -> Self {
+        Self {
+            distrusted_keys: distrust.keys.len(),
+            distrusted_certificates: distrust.certificates.len(),
+            state: state.map(|folder| folder.path().to_owned()),
+            findings: findings.named.clone(),
+            more_findings: findings.more,
+        }
     }
 }
 

@@ -22,24 +22,27 @@ use super::announcer::Announcer;
 use super::follow::{Bells, Follow, FollowLists};
 use super::force::hex;
 use super::generation::{Generation, Purpose, Surroundings, provider};
-use super::list_turn::{self, ListTurn};
-use super::lists::Seen;
+use super::list_turn::{self, FirstLists, ListTurn};
+use super::parse::bundle;
 use super::peers::Connected;
 use super::policy_turn::PolicyTurn;
 use super::prepare::{Prepared, prepare};
 use super::published::Published;
 use super::report::{Report, Subject};
 use super::source::Source;
-use super::status::{CaStatus, CrlStatus, LeafStatus, MaterialStatus, SharedKeyStatus, WatchState, WatchStatus};
+use super::state::StateFolder;
+use super::status::{
+    CaStatus, CrlStatus, LeafStatus, ListsStatus, MaterialStatus, SharedKeyStatus, WatchState, WatchStatus,
+};
 use super::turn::PairTurn;
 use super::watch::Watch;
 use crate::clock::Clock;
 use crate::config::{Files, Reload};
 use crate::connections::{Connection, Registry};
-use crate::error::{LoadError, Part};
+use crate::error::LoadError;
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
-use crate::verify::{KeyRing, Notices, Origin, SharedKey};
+use crate::verify::{Crl, KeyRing, Notices, Origin, SharedKey};
 
 /// What a look at the files brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,7 @@ struct Opening {
     around: Surroundings,
     files: Files,
     policy: Option<PathBuf>,
+    state: Option<PathBuf>,
     telemetry: Arc<Telemetry>,
     reload: Reload,
     bells: Arc<Bells>,
@@ -85,11 +89,26 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Reads, checks and publishes the first generation, and follows the files until the store is dropped.
+    /// As [`Self::open_with_state`], without a state.
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) async fn open(
         purpose: Purpose,
         files: Files,
         policy: Option<PathBuf>,
+        reload: Reload,
+        clock: Arc<dyn Clock>,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Arc<Self>, LoadError> {
+        Self::open_with_state(purpose, files, policy, None, reload, clock, telemetry).await
+    }
+
+    /// Reads, checks and publishes the first generation, and follows the files until the store is dropped. What is in force of
+    /// what revokes is kept in the folder `state`.
+    pub(crate) async fn open_with_state(
+        purpose: Purpose,
+        files: Files,
+        policy: Option<PathBuf>,
+        state: Option<PathBuf>,
         reload: Reload,
         clock: Arc<dyn Clock>,
         telemetry: Arc<Telemetry>,
@@ -106,7 +125,7 @@ impl Store {
         };
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
-        let opening = Opening { around, files, policy, telemetry, reload, bells: Arc::clone(&bells), guard };
+        let opening = Opening { around, files, policy, state, telemetry, reload, bells: Arc::clone(&bells), guard };
         let store = Arc::new(off_thread(|| Self::first(opening)).await?);
         alarm::expose(&store, &store.telemetry);
         let (weak, poll) = (Arc::downgrade(&store), reload.poll);
@@ -162,15 +181,18 @@ impl Store {
     /// What is served now, and how it fared when it was last read.
     pub(crate) fn status(&self) -> MaterialStatus {
         let (generation, summary, now) = (self.current(), self.report.summary(), self.now());
-        let (anchors, lists) = (generation.trust.anchors.iter(), &generation.trust.lists);
+        let (anchors, lists, held_back) =
+            (&generation.trust.anchors, &generation.trust.lists, self.published.held_back());
+        let crl = |crl| CrlStatus::of(crl, lists.grace, [anchors, &held_back], now);
         let differs = summary.differs_since.and_then(|since| now.duration_since(since).ok());
         MaterialStatus {
             generation: generation.number,
             loaded_at: generation.loaded_at,
             leaf: LeafStatus::of(&generation.leaf, now),
             client_leaf: generation.client_leaf.as_ref().map(|leaf| LeafStatus::of(leaf, now)),
-            cas: anchors.map(|anchor| CaStatus::of(anchor, now)).collect(),
-            crls: lists.crls.iter().flatten().map(|crl| CrlStatus::of(crl, lists.grace, now)).collect(),
+            cas: anchors.iter().map(|anchor| CaStatus::of(anchor, now)).collect(),
+            crls: current(&lists.crls).map(crl).collect(),
+            lists: ListsStatus::of(&lists.distrust, &self.lists.findings(), self.lists.folder()),
             last_reload: summary.last,
             differs_since: summary.differs_since,
             differs_seconds: differs.unwrap_or_default().as_secs(),
@@ -233,7 +255,7 @@ impl Store {
 
     /// Blocks.
     fn first(opening: Opening) -> Result<Self, LoadError> {
-        let Opening { around, files, policy, telemetry, reload, bells, guard } = opening;
+        let Opening { around, files, policy, state, telemetry, reload, bells, guard } = opening;
         let source = Source::of(&files, &around.purpose)?;
         let (pair_source, lists_source) = (source.pair(), source.lists());
         let beside: Vec<_> = policy.iter().cloned().collect();
@@ -244,16 +266,17 @@ impl Store {
         if !lists_paths.is_empty() {
             lists_watch.arm(&lists_paths);
         }
-        let lists = lists_source.as_ref().map(Source::read).transpose()?;
         let snapshot = pair_source.read()?;
-        let seen = lists.as_ref().map(Seen::read).transpose()?.unwrap_or_default();
-        let Prepared { kept, .. } = prepare(&snapshot, &seen, &around, None, 1)?;
+        let folder = state.map(StateFolder::new);
+        let anchors = bundle(&snapshot)?;
+        let first = FirstLists::read(lists_source.as_ref(), folder.as_ref(), Some(&pair_source), &anchors)?;
+        let Prepared { kept, .. } = prepare(&snapshot, &first.in_force, &around, None, 1)?;
         let clock = Arc::clone(&around.clock);
         let policy_source = policy.as_deref().map(Source::of_policy);
         let policy = policy_source.map(|source| PolicyTurn::first(source, Arc::clone(&clock))).transpose()?;
-        let (served, taken) = (snapshot.content().pair, lists.map(|lists| lists.content().lists));
+        let (served, listed) = (snapshot.content().pair, first.matter(lists_source.as_ref()));
         let subjects: Vec<_> =
-            [Some(Subject::Pair), taken.map(|_| Subject::Lists), policy.as_ref().map(|_| Subject::Policy)]
+            [Some(Subject::Pair), listed.then_some(Subject::Lists), policy.as_ref().map(|_| Subject::Policy)]
                 .into_iter()
                 .flatten()
                 .collect();
@@ -265,13 +288,14 @@ impl Store {
             Arc::clone(&telemetry),
             Arc::clone(&bells.stirred),
         );
-        let ca = source.get(Part::Ca).cloned();
-        let published = Arc::new(Published::first(kept, seen, around.clone(), ca)?);
+        let in_force = first.in_force.clone();
+        let published = Arc::new(Published::first(kept, in_force, around.clone())?);
         let statuses = (pair_watch.status(), (!lists_paths.is_empty()).then(|| lists_watch.status()));
         let patience = reload.poll.saturating_mul(2);
         let pair = PairTurn::new(pair_source, served, Arc::clone(&published), around.clone(), patience, pair_watch);
         pair.announce_first();
-        let lists = ListTurn::new(lists_source, taken, beside, Arc::clone(&published), clock, lists_watch);
+        let lists = ListTurn::new(lists_source, first, folder, beside, Arc::clone(&published), clock, lists_watch);
+        lists.begin(&report);
         Ok(Self {
             published,
             pair,
@@ -327,6 +351,12 @@ impl Store {
 }
 
 /// On a thread of its own: a runtime that shuts down would wait for one of `spawn_blocking`, however long it blocks.
+/// Lists of intermediates are kept beside those that take their place, which is nothing to raise an alarm about.
+fn current(crls: &[Arc<Crl>]) -> impl Iterator<Item = &Crl> {
+    let yields = |crl: &Crl| crls.iter().any(|other| crl.yields_to(other));
+    crls.iter().map(|crl| &**crl).filter(move |crl| !yields(crl))
+}
+
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {

@@ -127,6 +127,8 @@ impl PairTurn {
         let looked = self.look(turn, &served);
         let keys = looked.as_ref().ok().and_then(Option::as_ref).map_or_else(Vec::new, |found| found.kept.keys());
         self.around.ring.offer(&keys);
+        let held_back = looked.as_ref().ok().and_then(Option::as_ref).map(|found| found.kept.anchors.clone());
+        self.published.hold_back(held_back.unwrap_or_default());
         let Some(candidate) = looked? else { return Ok(Reloaded::Unchanged) };
         let objection = self.objection(turn, &served, &candidate);
         match (self.decide(turn, &candidate, objection.as_ref()), objection) {
@@ -162,7 +164,7 @@ impl PairTurn {
     fn judge(&self, snapshot: Snapshot, lists: ListsInForce, served: &Generation) -> Result<Candidate, LoadError> {
         let number = served.number + 1;
         let Prepared { generation, kept } =
-            prepare(&snapshot, &lists.seen, &self.around, served.layout.as_ref(), number)?;
+            prepare(&snapshot, &lists.in_force, &self.around, served.layout.as_ref(), number)?;
         Ok(Candidate { content: snapshot.content().pair, generation: Arc::new(generation), kept, snapshot, lists })
     }
 
@@ -239,6 +241,7 @@ impl PairTurn {
             if let Some(Replaced { generation, cas_before }) = self.published.publish_pair(kept, judged_under)? {
                 turn.age(&cas_before, &candidate.kept.anchors, self.patience);
                 (turn.served, turn.judged_under, turn.held) = (candidate.content, judged_under, None);
+                self.published.hold_back(Vec::new());
                 self.announce(&generation);
                 return Ok(Reloaded::Published(generation.number));
             }
@@ -264,7 +267,8 @@ impl PairTurn {
 
     fn over_pair_in_use(&self, candidate: &Candidate) -> Result<Option<Replaced>, LoadError> {
         let kept = Kept { anchors: candidate.kept.anchors.clone(), ..self.published.pair() };
-        let lists = candidate.lists.seen.under(self.source.get(Part::Ca), &kept.anchors, self.around.crl_grace)?;
+        candidate.lists.in_force.covers(self.source.get(Part::Ca), &kept.anchors)?;
+        let lists = candidate.lists.in_force.lists(self.around.crl_grace);
         tried(kept.with(lists), &kept, candidate.generation.number, &self.around)?;
         self.published.publish_pair(kept, candidate.lists.number)
     }

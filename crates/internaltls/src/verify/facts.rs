@@ -14,8 +14,9 @@ use x509_parser::extensions::{
 };
 use x509_parser::nom::Parser;
 use x509_parser::oid_registry::{
-    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE,
-    OID_X509_EXT_NAME_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
+    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_CRL_DISTRIBUTION_POINTS, OID_X509_EXT_EXTENDED_KEY_USAGE,
+    OID_X509_EXT_KEY_USAGE, OID_X509_EXT_NAME_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME,
+    OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
 };
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
@@ -71,8 +72,10 @@ pub(crate) struct CertificateFacts {
     pub(crate) weak_key: Option<String>,
     /// Of the SubjectPublicKeyInfo as it is encoded.
     pub(crate) spki_sha256: [u8; 32],
-    /// The public key itself, without its algorithm.
-    pub(crate) public_key: Vec<u8>,
+    /// The SubjectPublicKeyInfo as it is encoded.
+    pub(crate) spki: Vec<u8>,
+    /// The extension CRLDistributionPoints as it is encoded, where it is there.
+    pub(crate) crl_distribution_points: Option<Vec<u8>>,
     /// Of the whole certificate as it is encoded: its fingerprint.
     pub(crate) sha256: [u8; 32],
 }
@@ -130,7 +133,8 @@ impl CertificateFacts {
             subject_key_id: None,
             weak_key: weakness(cert),
             spki_sha256: sha256(cert.public_key().raw),
-            public_key: cert.public_key().subject_public_key.data.to_vec(),
+            spki: cert.public_key().raw.to_vec(),
+            crl_distribution_points: None,
             sha256: [0; 32],
         }
     }
@@ -151,6 +155,9 @@ impl CertificateFacts {
             self.constrains_uris = constrains_uris(&whole(value)?);
         } else if *oid == OID_X509_EXT_SUBJECT_KEY_IDENTIFIER {
             self.subject_key_id = Some(whole::<KeyIdentifier<'_>>(value)?.0.to_vec());
+        } else if *oid == OID_X509_EXT_CRL_DISTRIBUTION_POINTS {
+            // Read where a CRL that is split asks for it.
+            self.crl_distribution_points = Some(value.to_vec());
         }
         Ok(())
     }

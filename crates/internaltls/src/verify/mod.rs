@@ -12,13 +12,18 @@
 //! Parts: `outline` finds the parts of a certificate, `chain` bounds what was sent, `facts` reads a certificate, `trust`
 //! judges it, `routes` finds its paths, `signatures` tells which of them are signed, `path` verifies them, `constraints` has
 //! the rules for its CAs, `recent` remembers it for a moment, `ring` holds the shared keys, `verifier` speaks
-//! to rustls.
+//! to rustls; `crl` reads a revocation list (`der` helps), `revocation` asks the lists.
 mod chain;
 mod constraints;
+pub(crate) mod crl;
+mod der;
+#[cfg(test)]
+pub(crate) mod drafts;
 mod facts;
 mod outline;
 mod path;
 mod recent;
+pub(crate) mod revocation;
 mod ring;
 mod routes;
 mod signatures;
@@ -28,7 +33,9 @@ mod trust;
 mod verifier;
 
 pub(crate) use chain::{CHAIN_BYTES, SENT, leaf_facts};
-pub(crate) use facts::{CertificateFacts, sha256, system_time};
+pub(crate) use crl::Crl;
+pub(crate) use facts::{CertificateFacts, sha256};
+pub(crate) use revocation::{Distrust, Lists};
 pub(crate) use ring::{KeyHash, KeyRing, Origin, SharedKey};
-pub(crate) use trust::{Anchor, Crl, Expected, Lists, PeerSide, Rules, Trust, Vouched};
+pub(crate) use trust::{Anchor, Expected, PeerSide, Rules, Trust, Vouched};
 pub(crate) use verifier::{ClientSide, Notices, ServerSide};

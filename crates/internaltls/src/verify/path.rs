@@ -12,18 +12,16 @@ use std::cmp::Reverse;
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
-use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeIdIter,
-    RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
-};
+use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, VerifiedPath};
 
 use super::chain::{Chain, INTERMEDIATES};
 use super::constraints::{self, CaUsage};
 use super::facts::CertificateFacts;
 use super::outline::Outline;
+use super::revocation::{self, Link};
 use super::routes::{Map, Route};
 use super::signatures::{Algorithms, Signatures};
-use super::trust::{Anchor, Crl, Trust};
+use super::trust::{Anchor, Trust};
 use crate::clock::{system, unix};
 use crate::error::Reason;
 
@@ -148,30 +146,29 @@ impl<'a> Search<'a> {
         if above.iter().chain([&anchor.facts]).any(|ca| lists.distrusts(ca)) {
             return Err(Reason::Distrusted);
         }
-        if verified.is_err() && self.is_revoked(&above, anchor) {
+        let revocation = self.revocation(&above, anchor);
+        if revocation == Err(Reason::Revoked) {
             return Err(Reason::Revoked);
         }
-        verified.map_err(|error| self.why(error, &above, anchor))?;
+        verified.map_err(|error| why(error, &above, anchor))?;
+        revocation?;
         constraints::check(&above, &anchor.facts, self.asked.usage)?;
         let ends = above.iter().chain([&anchor.facts]).map(|ca| ca.not_after);
         Ok(ends.fold(self.asked.facts.not_after, SystemTime::min))
     }
 
     /// What webpki says of this path and no other.
-    fn verified(&self, route: &Route, anchor: &Anchor) -> Result<(), Refused> {
+    fn verified(&self, route: &Route, anchor: &Anchor) -> Result<(), webpki::Error> {
         let Asked { chain, now, algorithms, .. } = *self.asked;
         let leaf = CertificateDer::from(chain.leaf.der);
         let end_entity = EndEntityCert::try_from(&leaf)?;
         let (anchors, above) = ([anchor.anchor.clone()], self.ders(route));
-        let crls = self.crls(anchor);
-        let revocation = crls.as_deref().filter(|crls| !crls.is_empty()).map(revocation).transpose()?;
         // Where two CAs have one name, webpki could leave one out, or take them in another order.
         let exact = |path: &VerifiedPath<'_>| {
             let same = path.intermediate_certificates().map(|cert| cert.der()).eq(above.iter().cloned());
             if same { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
         };
-        end_entity.verify_for_usage(algorithms, &anchors, &above, unix(now), AnyUsage, revocation, Some(&exact))?;
-        if crls.is_some_and(|crls| crls.is_empty()) { Err(Refused::NoCrl) } else { Ok(()) }
+        end_entity.verify_for_usage(algorithms, &anchors, &above, unix(now), AnyUsage, None, Some(&exact)).map(drop)
     }
 
     /// Whether every signature on the way verifies, from the anchor down.
@@ -196,103 +193,48 @@ impl<'a> Search<'a> {
         above.map(|facts| facts.not_after).fold(anchor, SystemTime::min)
     }
 
-    /// The lists that count for a path to this anchor; `None` where no CRL path is set. webpki knows a list by the name of
-    /// its issuer alone, so those of another CA of that name are left out, and so is one in an anchor's name that no
-    /// anchor signed: it is of a CA that has gone.
-    fn crls(&self, anchor: &Anchor) -> Option<Vec<&'a CertRevocationList<'static>>> {
-        let Trust { anchors, lists, .. } = self.trust;
-        let of_a_namesake = |crl: &Crl| anchors.iter().any(|anchor| anchor.facts.subject_der == crl.issuer_der);
-        let counts = |crl: &&Crl| {
-            let ours = crl.signer.map_or_else(|| !of_a_namesake(crl), |key| key == anchor.facts.spki_sha256);
-            ours && !crl.is_too_old(self.asked.now, lists.grace)
-        };
-        lists.crls.as_ref().map(|crls| crls.iter().filter(counts).map(|crl| &*crl.list).collect())
-    }
-
-    /// Whether a list of its issuer names a certificate of a path that is refused already.
-    fn is_revoked(&self, above: &[CertificateFacts], anchor: &Anchor) -> bool {
-        let path = [self.asked.facts].into_iter().chain(above);
+    /// What the lists say of each certificate of the path below its anchor.
+    fn revocation(&self, above: &[CertificateFacts], anchor: &Anchor) -> Result<(), Reason> {
+        let certificates = [self.asked.facts].into_iter().chain(above);
         let issuers = above.iter().chain([&anchor.facts]);
-        let listed = |(cert, issuer): (&CertificateFacts, &CertificateFacts)| {
-            let of_issuer = |crl: &&Crl| {
-                crl.issuer_der == cert.issuer_der && crl.signer.is_none_or(|key| key == issuer.spki_sha256)
-            };
-            self.trust.lists.crls.iter().flatten().filter(of_issuer).any(|crl| crl.lists(&cert.raw_serial))
-        };
-        path.zip(issuers).any(listed)
+        let links: Vec<_> =
+            certificates.zip(issuers).map(|(certificate, issuer)| Link { certificate, issuer }).collect();
+        revocation::check(&self.trust.lists, &links, self.asked.now)
     }
 
     /// Whether a list in the name of the leaf's issuer names the leaf, whose CA may have left the bundle. Asked only of one
     /// that is refused already.
     fn is_listed(&self) -> bool {
         let leaf = self.asked.facts;
-        let of_issuer = |crl: &&Crl| crl.issuer_der == leaf.issuer_der;
-        self.trust.lists.crls.iter().flatten().filter(of_issuer).any(|crl| crl.lists(&leaf.raw_serial))
-    }
-
-    /// Why no list tells whether the path is good: the one that would is too old, or there is none.
-    fn untold(&self, above: &[CertificateFacts], otherwise: &'static str) -> Reason {
-        let issuers = || [self.asked.facts].into_iter().chain(above).map(|cert| &cert.issuer_der);
-        let lists = &self.trust.lists;
-        let too_old = |crl: &&Crl| {
-            crl.is_too_old(self.asked.now, lists.grace) && issuers().any(|issuer| *issuer == crl.issuer_der)
-        };
-        match lists.crls.iter().flatten().find(too_old) {
-            Some(crl) => Reason::StaleCrl { issuer: crl.issuer.clone(), next_update: crl.next_update },
-            None => Reason::UnknownRevocation(otherwise),
-        }
-    }
-
-    /// webpki's error as a reason of ours.
-    fn why(&self, refused: Refused, above: &[CertificateFacts], anchor: &Anchor) -> Reason {
-        use webpki::Error as E;
-        let error = match refused {
-            Refused::NoCrl => return self.untold(above, "there is no CRL"),
-            Refused::Webpki(error) => error,
-        };
-        match error {
-            E::CertExpired { not_after, .. } => Reason::Expired { not_after: system(not_after) },
-            E::CertNotValidYet { not_before, .. } => Reason::NotYetValid { not_before: system(not_before) },
-            E::CertRevoked => Reason::Revoked,
-            E::UnknownRevocationStatus => self.untold(above, "no CRL of its issuer is at hand"),
-            E::InvalidCrlSignatureForPublicKey => Reason::UnknownRevocation("the CRL is not signed by its issuer"),
-            E::IssuerNotCrlSigner => Reason::UnknownRevocation("its issuer may not sign CRLs"),
-            E::InvalidSignatureForPublicKey => Reason::BadSignature,
-            E::UnknownIssuer => Reason::UnknownIssuer,
-            E::CaUsedAsEndEntity => Reason::CaAsLeaf,
-            E::MaximumPathDepthExceeded => Reason::ChainTooLong { limit: INTERMEDIATES },
-            E::EndEntityUsedAsCa => Reason::BadChain("an issuer in it is no CA"),
-            E::PathLenConstraintViolated => Reason::BadChain("a path length constraint"),
-            E::NameConstraintViolation if above.iter().chain([&anchor.facts]).any(|ca| ca.constrains_uris) => {
-                Reason::UriConstraint
-            }
-            E::NameConstraintViolation => Reason::BadChain("a name constraint"),
-            E::UnsupportedCriticalExtension => Reason::BadChain("a critical extension that is not understood"),
-            E::MaximumSignatureChecksExceeded
-            | E::MaximumPathBuildCallsExceeded
-            | E::MaximumNameConstraintComparisonsExceeded => Reason::BadChain("it takes too much work to verify"),
-            E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-                Reason::BadChain("a signature of a kind that is not accepted")
-            }
-            E::UnsupportedCrlSignatureAlgorithmContext(_)
-            | E::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => {
-                Reason::UnknownRevocation("the CRL is signed in a way that is not accepted")
-            }
-            _ => Reason::BadEncoding,
-        }
+        let crls = &self.trust.lists.crls;
+        crls.iter().any(|crl| crl.issuer_der == leaf.issuer_der && crl.lists(&leaf.raw_serial))
     }
 }
 
-/// Why an exact path is refused.
-enum Refused {
-    Webpki(webpki::Error),
-    /// No list counts for its anchor.
-    NoCrl,
-}
-
-impl From<webpki::Error> for Refused {
-    fn from(error: webpki::Error) -> Self {
-        Self::Webpki(error)
+/// webpki's error as a reason of ours.
+fn why(error: webpki::Error, above: &[CertificateFacts], anchor: &Anchor) -> Reason {
+    use webpki::Error as E;
+    match error {
+        E::CertExpired { not_after, .. } => Reason::Expired { not_after: system(not_after) },
+        E::CertNotValidYet { not_before, .. } => Reason::NotYetValid { not_before: system(not_before) },
+        E::InvalidSignatureForPublicKey => Reason::BadSignature,
+        E::UnknownIssuer => Reason::UnknownIssuer,
+        E::CaUsedAsEndEntity => Reason::CaAsLeaf,
+        E::MaximumPathDepthExceeded => Reason::ChainTooLong { limit: INTERMEDIATES },
+        E::EndEntityUsedAsCa => Reason::BadChain("an issuer in it is no CA"),
+        E::PathLenConstraintViolated => Reason::BadChain("a path length constraint"),
+        E::NameConstraintViolation if above.iter().chain([&anchor.facts]).any(|ca| ca.constrains_uris) => {
+            Reason::UriConstraint
+        }
+        E::NameConstraintViolation => Reason::BadChain("a name constraint"),
+        E::UnsupportedCriticalExtension => Reason::BadChain("a critical extension that is not understood"),
+        E::MaximumSignatureChecksExceeded
+        | E::MaximumPathBuildCallsExceeded
+        | E::MaximumNameConstraintComparisonsExceeded => Reason::BadChain("it takes too much work to verify"),
+        E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            Reason::BadChain("a signature of a kind that is not accepted")
+        }
+        _ => Reason::BadEncoding,
     }
 }
 
@@ -303,10 +245,4 @@ impl ExtendedKeyUsageValidator for AnyUsage {
     fn validate(&self, mut usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
         usages.try_for_each(|usage| usage.map(drop))
     }
-}
-
-/// Every certificate of the path is looked up, and not to be found is a refusal. Lists that are too old are not among these.
-fn revocation<'a>(crls: &'a [&'a CertRevocationList<'a>]) -> Result<RevocationOptions<'a>, Refused> {
-    let builder = RevocationOptionsBuilder::new(crls).map_err(|_| Refused::NoCrl)?;
-    Ok(builder.with_status_policy(UnknownStatusPolicy::Deny).with_expiration_policy(ExpirationPolicy::Ignore).build())
 }

@@ -2,18 +2,17 @@
 //!
 //! The order is from what costs nothing to what costs signatures, and the shared key comes last: only a peer that our own
 //! CA signed can make us look at the disk again.
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor};
-use webpki::CertRevocationList;
 
 use super::chain::Chain;
 use super::constraints::CaUsage;
 use super::facts::CertificateFacts;
 use super::path;
 use super::recent::Recent;
+use super::revocation::Lists;
 use super::ring::KeyRing;
 use crate::error::{LeafNames, Reason, VerifyError};
 use crate::identity::{Identity, NodeId, Role, TrustDomain, bears_name, role_name, same_name};
@@ -63,54 +62,6 @@ impl Anchor {
     /// KeyUsage, where it is there, must let it sign.
     pub(crate) fn may_sign(&self) -> bool {
         self.facts.may_be_anchor() && self.facts.key_usage.is_none_or(|usage| usage.key_cert_sign)
-    }
-}
-
-/// A revocation list, with what webpki's own type does not tell.
-#[derive(Debug)]
-pub(crate) struct Crl {
-    pub(crate) list: Arc<CertRevocationList<'static>>,
-    /// The issuer's distinguished name, for people.
-    pub(crate) issuer: String,
-    /// The same as it is encoded.
-    pub(crate) issuer_der: Vec<u8>,
-    pub(crate) next_update: SystemTime,
-    /// The key of the anchor that signed it, by SPKI SHA-256: two anchors may have one name, and two one key.
-    pub(crate) signer: Option<[u8; 32]>,
-}
-
-impl Crl {
-    /// Whether the next one should be here.
-    pub(crate) fn is_late(&self, now: SystemTime) -> bool {
-        now >= self.next_update
-    }
-
-    /// Whether it says nothing any more of who is good. Whom it lists it still lists.
-    pub(crate) fn is_too_old(&self, now: SystemTime, grace: Duration) -> bool {
-        now >= self.next_update + grace
-    }
-
-    /// Whether it names the certificate of that serial number. It should be in order; one that cannot be searched names none.
-    pub(super) fn lists(&self, serial: &[u8]) -> bool {
-        matches!(self.list.find_serial(serial), Ok(Some(_)))
-    }
-}
-
-/// What revokes.
-#[derive(Debug, Default)]
-pub(crate) struct Lists {
-    /// `None` where no CRL path is set. Otherwise unknown means refused.
-    pub(crate) crls: Option<Vec<Crl>>,
-    /// How long a CRL is good after its next update was due.
-    pub(crate) grace: Duration,
-    /// SPKI SHA-256.
-    pub(crate) distrust: HashSet<[u8; 32]>,
-}
-
-impl Lists {
-    /// Whether the distrust list names it.
-    pub(crate) fn distrusts(&self, facts: &CertificateFacts) -> bool {
-        self.distrust.contains(&facts.spki_sha256)
     }
 }
 

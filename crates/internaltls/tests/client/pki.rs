@@ -97,7 +97,7 @@ impl Authority {
         let params = rcgen::CertificateRevocationListParams {
             this_update: now - time::Duration::hours(1),
             next_update: next_update.into(),
-            crl_number: SerialNumber::from(1),
+            crl_number: SerialNumber::from(u64::try_from(now.unix_timestamp_nanos()).unwrap()),
             issuing_distribution_point: None,
             revoked_certs: listed.iter().map(revoked).collect(),
             key_identifier_method: rcgen::KeyIdMethod::Sha256,
@@ -159,7 +159,8 @@ impl Node {
     /// Lists the keys of these certificates, PEM.
     pub(crate) fn distrust(&self, certificates: &[String]) {
         let hashes: String = certificates.iter().map(|pem| format!("{}\n", key_hash(pem))).collect();
-        fs::write(self.folder.join("distrust"), hashes).unwrap();
+        let list = format!("{hashes}# end {}\n", certificates.len());
+        fs::write(self.folder.join("distrust"), list).unwrap();
     }
 
     /// Its leaf, PEM.

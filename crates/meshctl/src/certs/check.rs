@@ -219,6 +219,7 @@ impl Report {
             Ok(Some(set)) => {
                 self.end_near(Path::new(what), &set.leaf, now);
                 set.cas.iter().for_each(|ca| self.end_near(Path::new(what), ca, now));
+                self.fine.extend(set.findings.iter().map(|finding| format!("{what}, but mend this: {finding}")));
                 set.readable_keys.iter().for_each(|(key, mode)| self.readable(key, *mode));
                 self.warnings.extend(set.key_warning.map(|warning| format!("{what}: {warning}")));
                 self.warnings.extend(set.warnings.iter().map(|warning| format!("{what}: {warning}")));
@@ -373,6 +374,7 @@ fn mesh(leaf: &Path, key: PathBuf, ca: PathBuf) -> MeshConfig {
         limits: Limits::default(),
         policy: None,
         force: None,
+        state: None,
     }
 }
 
@@ -385,6 +387,7 @@ fn edge(leaf: &Path, key: PathBuf, ca: Option<PathBuf>) -> EdgeConfig {
         require_client_auth_eku: false,
         reload: Reload::default(),
         limits: Limits::default(),
+        state: None,
     }
 }
 

@@ -39,6 +39,9 @@ pub struct ProcessStatus {
     /// Whether its mesh's folders are watched; null without TLS.
     #[serde(default)]
     pub watch: Option<Watch>,
+    /// Its CRLs and its distrust list; null without TLS.
+    #[serde(default)]
+    pub lists: Option<Lists>,
     /// The proxy's external listener; null at other roles, and without TLS there.
     #[serde(default)]
     pub edge: Option<Material>,
@@ -67,6 +70,23 @@ pub struct Material {
     /// Whether its folders are watched.
     #[serde(default)]
     pub watch: Option<Watch>,
+    /// Its CRLs and its distrust list.
+    #[serde(default)]
+    pub lists: Option<Lists>,
+}
+
+/// What is in force of the distrust list, and what is not as it should be with that and with CRLs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lists {
+    /// Hashes of public keys in force.
+    pub distrusted_keys: u64,
+    /// Hashes of certificates in force.
+    pub distrusted_certificates: u64,
+    /// File, line and remedy each.
+    pub findings: Vec<String>,
+    /// How many there are beyond these.
+    pub more_findings: u64,
 }
 
 /// Whether the file system tells of changes.
@@ -193,6 +213,7 @@ impl ProcessStatus {
             differs_since: None,
             held: None,
             watch: None,
+            lists: None,
             edge: None,
             ready: false,
             not_ready: Vec::new(),

@@ -2,7 +2,7 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::document::{Document, Leaf, ProcessStatus, Reload, Told, Watch};
+use super::document::{Document, Leaf, Lists, ProcessStatus, Reload, Told, Watch};
 
 /// How much of a serial number is shown: enough to tell two leaves apart.
 const SERIAL: usize = 12;
@@ -113,6 +113,8 @@ fn remarks_on(process: &ProcessStatus) -> Vec<String> {
     lines.extend(unwatched(process.watch.as_ref()).map(|reason| format!("{node}: folders are not watched: {reason}")));
     let edge = process.edge.as_ref().and_then(|edge| edge.watch.as_ref());
     lines.extend(unwatched(edge).map(|reason| format!("{node}: folders of the edge are not watched: {reason}")));
+    lines.extend(found(node, process.lists.as_ref()));
+    lines.extend(found(&format!("{node} (edge)"), process.edge.as_ref().and_then(|edge| edge.lists.as_ref())));
     lines.extend(
         process
             .differs_since
@@ -126,6 +128,16 @@ fn failed(reload: Option<&Reload>) -> Option<&str> {
     reload
         .filter(|reload| reload.result == "failed")
         .map(|reload| reload.reason.as_deref().unwrap_or("no reason was given"))
+}
+
+/// What is not as it should be with the lists of the distrusted.
+fn found(node: &str, lists: Option<&Lists>) -> Vec<String> {
+    let Some(lists) = lists else { return Vec::new() };
+    let mut lines: Vec<_> = lists.findings.iter().map(|finding| format!("{node}: {finding}")).collect();
+    if lists.more_findings > 0 {
+        lines.push(format!("{node}: and {} more findings about its CRLs and its distrust list", lists.more_findings));
+    }
+    lines
 }
 
 fn unwatched(watch: Option<&Watch>) -> Option<&str> {

@@ -188,6 +188,7 @@ impl Pool {
                 require_client_auth_eku: false,
                 reload,
                 limits: Limits::default(),
+                state: None,
             };
             let opened = Edge::open_with(config.clone(), &Telemetry::new(), Arc::new(SystemClock)).await.map(drop);
             let opened = opened.map_err(|error| chain(std::error::Error::source(&error).unwrap()));
@@ -303,7 +304,10 @@ fn a_mode_without_files_is_no_plaintext() {
         require_client_auth_eku: false,
         reload: Reload::default(),
         limits: Limits::default(),
+        state: None,
     };
     assert!(matches!(inspect::edge(&config, SystemTime::now()), Err(LoadError::NoLeaf)));
-    assert!(matches!(inspect::edge(&EdgeConfig { mode: EdgeMode::Off, ..config }, SystemTime::now()), Ok(None)));
+    assert!(
+        matches!(inspect::edge(&EdgeConfig { mode: EdgeMode::Off, ..config }, SystemTime::now()), Ok(None))
+    );
 }

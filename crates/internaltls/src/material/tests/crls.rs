@@ -120,10 +120,17 @@ async fn a_folder_of_lists_is_followed() {
         }
     };
     becomes(Ok(())).await;
-    // One file more, then one file less; nobody asks for a reload.
+    // One file more, one file less, and one more again; nobody asks for a reload.
     write(&lists.join("2.pem"), stage.ca.crl(&[serial(&peer)], stage.due));
     becomes(Err(Reason::Revoked)).await;
     std::fs::remove_file(lists.join("2.pem")).unwrap();
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !store.status().lists.findings.iter().any(|finding| finding.contains("older than the one in force")) {
+        assert!(tokio::time::Instant::now() < end, "{:#?}", store.status().lists);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(seen().await, Err(Reason::Revoked));
+    write(&lists.join("3.pem"), stage.ca.crl_from(stage.clock.now(), stage.due));
     becomes(Ok(())).await;
 }
 

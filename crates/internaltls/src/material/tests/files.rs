@@ -234,7 +234,7 @@ async fn invariant_3_hung_key_holds_up_no_list() {
     write(&set.path("distrust/distrust.txt"), format!("{}\n", "ab".repeat(32)));
     let error = reload(&store).await.unwrap_err();
     assert!(error.to_string().contains("serverKeyPath"), "{error}");
-    assert_eq!(store.current().trust.lists.distrust.len(), 1);
+    assert_eq!(store.current().trust.lists.distrust.keys.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -97,15 +98,25 @@ impl Authority {
     }
 
     pub(crate) fn crl(&self, serials: &[Vec<u8>], next_update: SystemTime) -> String {
-        self.signed_list(serials, SystemTime::now() - HOUR, next_update)
+        self.signed_list(next_number(), serials, SystemTime::now() - HOUR, next_update)
     }
 
     /// An empty list of that moment.
     pub(crate) fn crl_from(&self, this_update: SystemTime, next_update: SystemTime) -> String {
-        self.signed_list(&[], this_update, next_update)
+        self.signed_list(next_number(), &[], this_update, next_update)
     }
 
-    fn signed_list(&self, serials: &[Vec<u8>], this_update: SystemTime, next_update: SystemTime) -> String {
+    pub(crate) fn numbered_crl(&self, number: u64, serials: &[Vec<u8>], next_update: SystemTime) -> String {
+        self.signed_list(number, serials, next_update - 2 * HOUR, next_update)
+    }
+
+    fn signed_list(
+        &self,
+        number: u64,
+        serials: &[Vec<u8>],
+        this_update: SystemTime,
+        next_update: SystemTime,
+    ) -> String {
         let revoked = |serial: &Vec<u8>| rcgen::RevokedCertParams {
             serial_number: rcgen::SerialNumber::from_slice(serial),
             revocation_time: (SystemTime::now() - HOUR).into(),
@@ -115,13 +126,19 @@ impl Authority {
         let params = rcgen::CertificateRevocationListParams {
             this_update: this_update.into(),
             next_update: next_update.into(),
-            crl_number: rcgen::SerialNumber::from(1),
+            crl_number: rcgen::SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),
             key_identifier_method: rcgen::KeyIdMethod::Sha256,
         };
         params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
+}
+
+/// Each list of a test run is above those before it, but for those that choose their number.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1_000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// As a node's leaf must be.

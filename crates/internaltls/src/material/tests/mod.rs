@@ -9,6 +9,8 @@ mod crls;
 mod files;
 mod follow;
 mod handshakes;
+mod large;
+mod lists;
 mod loading;
 mod refusals;
 mod replaced;

@@ -83,7 +83,7 @@ impl Outside {
     ) -> Self {
         let files = (mode != EdgeMode::Off).then(|| folder.files());
         let (reload, require_client_auth_eku) = (by_hand(), true);
-        let config = EdgeConfig { mode, files, min_version, require_client_auth_eku, reload, limits };
+        let config = EdgeConfig { mode, files, min_version, require_client_auth_eku, reload, limits, state: None };
         let edge = Edge::open_with(config, &Telemetry::new(), clock).await.unwrap();
         let bind = || edge.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let listeners = EdgeListeners { both: bind(), rest: Some(bind()) };

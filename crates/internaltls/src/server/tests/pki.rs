@@ -101,7 +101,7 @@ impl Authority {
         let params = rcgen::CertificateRevocationListParams {
             this_update: now - time::Duration::hours(1),
             next_update: next_update.into(),
-            crl_number: rcgen::SerialNumber::from(1),
+            crl_number: rcgen::SerialNumber::from(u64::try_from(now.unix_timestamp_nanos()).unwrap()),
             issuing_distribution_point: None,
             revoked_certs: listed.iter().map(revoked).collect(),
             key_identifier_method: rcgen::KeyIdMethod::Sha256,

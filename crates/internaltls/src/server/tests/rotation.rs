@@ -88,7 +88,7 @@ async fn shared_layout_keeps_a_peer_that_is_behind() {
     let renewed = dial(&new).await.unwrap();
     assert!(renewed.is_served().await && late.is_served().await);
     // One that shows our key of now can follow the next step.
-    folder.file("distrust", "# still nobody\n");
+    folder.file("distrust", &format!("{}\n", "ab".repeat(32)));
     assert!(matches!(store.reload().await.unwrap(), Reloaded::Published(3)));
     rig.counted("internaltls_connections_drained_total{reason=\"rotation\"} 1").await;
     within("the renewed peer's connection ends in order", renewed.connection).await.unwrap().unwrap();

@@ -1,0 +1,318 @@
+//! What is in force, kept over a restart.
+//!
+//! 1. The folder is one process's: two must not share it. It is made, 0700, when there is something to keep; nothing is
+//!    written where no list is configured.
+//! 2. A file `in-force` names what is in force: distrust entries, and CRLs by the SHA-256 of their encoding; each CRL is
+//!    a file of its own. The last line is the SHA-256 of all before it.
+//! 3. A file is written beside, synchronised and renamed over, the folder is synchronised, and what nothing names any more is
+//!    removed last: at every moment the folder holds what was in force before or what is now, whole.
+//! 4. It is read at start alone. Others could let the distrusted in by it, so that it passes the checks of an order: ours or
+//!    root's, and not writable by others. One that is damaged is an error that says how to go on; none is a first start.
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::force::hex;
+use super::in_force::{CrlInForce, InForce};
+use super::lists::from_hex;
+use super::reader::{self, Unanswered};
+use super::source::limit;
+use super::trusted::read_order;
+use crate::error::{LoadError, Part};
+use crate::verify::{Crl, Distrust, sha256};
+
+const NAME: &str = "in-force";
+const FIRST_LINE: &str = "internaltls state, version 1; written by the process, not to be edited";
+/// A million entries.
+const LIMIT: u64 = 80 * 1024 * 1024;
+
+/// The folder of one process's state.
+#[derive(Debug, Clone)]
+pub(super) struct StateFolder(PathBuf);
+
+/// Why a state cannot be used, in words of ours.
+type Damage = &'static str;
+
+impl StateFolder {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What was in force when it was last written; `None` where nothing was ever. Blocks.
+    pub(super) fn load(&self) -> Result<Option<InForce>, LoadError> {
+        let path = self.0.join(NAME);
+        let Some(bytes) = self.read(&path, LIMIT)? else { return Ok(None) };
+        let lines = verified(&bytes).map_err(|what| self.damaged(&path, what))?;
+        let mut state = InForce::default();
+        let mut distrust = Distrust::default();
+        for line in lines.lines().skip(1) {
+            match Line::of(line).ok_or_else(|| self.damaged(&path, "a line cannot be read"))? {
+                Line::Key(hash) => _ = distrust.keys.insert(hash),
+                Line::Certificate(hash) => _ = distrust.certificates.insert(hash),
+                Line::Crl { sha256, anchor } => {
+                    state.crls.push(CrlInForce { crl: Arc::new(self.crl(&sha256)?), anchor });
+                }
+            }
+        }
+        state.distrust = Arc::new(distrust);
+        Ok(Some(state))
+    }
+
+    fn crl(&self, hash: &[u8; 32]) -> Result<Crl, LoadError> {
+        let path = self.crl_path(hash);
+        let der = self.read(&path, limit(Part::Crl))?.ok_or_else(|| self.damaged(&path, "it is missing"))?;
+        if sha256(&der) != *hash {
+            return Err(self.damaged(&path, "its checksum does not fit"));
+        }
+        Crl::read(der).map_err(|what| self.damaged(&path, what))
+    }
+
+    fn crl_path(&self, hash: &[u8; 32]) -> PathBuf {
+        self.0.join(format!("{}.crl", hex(hash)))
+    }
+
+    fn damaged(&self, path: &Path, what: Damage) -> LoadError {
+        LoadError::StateDamaged { path: path.to_owned(), what, folder: self.0.clone() }
+    }
+
+    /// `None` where there is no such file.
+    fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
+        read_order(path, limit).map_err(|source| LoadError::StateFile { folder: self.0.clone(), source })
+    }
+
+    /// Writes what is in force. Blocks until it is on disk, or for as long as a file system has to answer: one that hangs must
+    /// not keep the next list from being read.
+    pub(super) fn save(&self, state: &InForce) -> Result<(), LoadError> {
+        let (folder, state) = (self.clone(), state.clone());
+        let written = match reader::call(&self.0, move || folder.write(&state)) {
+            Ok(written) => written,
+            Err(Unanswered::Hangs(_)) => Err(io::ErrorKind::TimedOut.into()),
+            Err(Unanswered::NoThread(error)) => Err(error),
+        };
+        written.map_err(|source| LoadError::StateUnwritable { path: self.0.clone(), source })
+    }
+
+    fn write(&self, state: &InForce) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        for held in &state.crls {
+            let path = self.crl_path(&held.crl.sha256);
+            // Its name is its content, checked when it was read or written.
+            if !path.is_file() {
+                replace(&path, held.crl.der())?;
+            }
+        }
+        replace(&self.0.join(NAME), text(state).as_bytes())?;
+        File::open(&self.0)?.sync_all()?;
+        self.sweep(state);
+        Ok(())
+    }
+
+    /// Removes what is named no more. What cannot be removed does no harm.
+    fn sweep(&self, state: &InForce) {
+        let Ok(entries) = fs::read_dir(&self.0) else { return };
+        let named: Vec<PathBuf> = state.crls.iter().map(|held| self.crl_path(&held.crl.sha256)).collect();
+        let ours = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "crl" || kind == "new");
+        let left = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(ours);
+        left.filter(|path| !named.contains(path)).for_each(|path| _ = fs::remove_file(path));
+    }
+}
+
+/// All at once, and on disk when it returns but for the folder.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let _ = fs::remove_file(&beside);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+fn text(state: &InForce) -> String {
+    let mut text = format!("{FIRST_LINE}\n");
+    state.distrust.keys.iter().for_each(|hash| text.push_str(&format!("spki {}\n", hex(hash))));
+    state.distrust.certificates.iter().for_each(|hash| text.push_str(&format!("cert {}\n", hex(hash))));
+    for CrlInForce { crl, anchor } in &state.crls {
+        let anchor = anchor.as_ref().map_or_else(|| "-".to_owned(), hex);
+        text.push_str(&format!("crl {} {anchor}\n", hex(&crl.sha256)));
+    }
+    let sum = hex(&sha256(text.as_bytes()));
+    text.push_str(&format!("sha256 {sum}\n"));
+    text
+}
+
+/// The lines before the checksum, if it fits.
+fn verified(bytes: &[u8]) -> Result<&str, Damage> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is no text")?;
+    let torn = "it is cut off";
+    let (before, last) = text.strip_suffix('\n').and_then(|text| text.rsplit_once('\n')).ok_or(torn)?;
+    let sum = last.strip_prefix("sha256 ").and_then(|sum| from_hex(sum.as_bytes())).ok_or(torn)?;
+    let summed = text.get(..=before.len()).unwrap_or_default();
+    if sha256(summed.as_bytes()) != sum {
+        return Err("its checksum does not fit");
+    }
+    if before.lines().next() != Some(FIRST_LINE) {
+        return Err("it is of another version");
+    }
+    Ok(before)
+}
+
+enum Line {
+    Key([u8; 32]),
+    Certificate([u8; 32]),
+    Crl { sha256: [u8; 32], anchor: Option<[u8; 32]> },
+}
+
+impl Line {
+    fn of(line: &str) -> Option<Self> {
+        let hash = |text: &str| from_hex(text.as_bytes());
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["spki", key] => hash(key).map(Self::Key),
+            ["cert", certificate] => hash(certificate).map(Self::Certificate),
+            ["crl", list, "-"] => hash(list).map(|sha256| Self::Crl { sha256, anchor: None }),
+            ["crl", list, anchor] => Some(Self::Crl { sha256: hash(list)?, anchor: Some(hash(anchor)?) }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+    use crate::error::chain;
+    use crate::verify::drafts::{ca, draft};
+
+    fn state() -> InForce {
+        let list = ca("a CA").list(&draft(3, &[7]));
+        let distrust = Distrust { keys: [[1; 32], [2; 32]].into(), certificates: [[2; 32]].into() };
+        let crls = vec![
+            CrlInForce { crl: list, anchor: Some([9; 32]) },
+            CrlInForce { crl: ca("another").list(&draft(1, &[])), anchor: None },
+        ];
+        InForce { distrust: Arc::new(distrust), crls, crl_path: None }
+    }
+
+    fn folder() -> (tempfile::TempDir, StateFolder) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = StateFolder::new(dir.path().join("below/state"));
+        (dir, folder)
+    }
+
+    fn error(folder: &StateFolder) -> LoadError {
+        folder.load().map(|_| "loaded").unwrap_err()
+    }
+
+    fn names(folder: &StateFolder) -> usize {
+        fs::read_dir(folder.path()).unwrap().count()
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn loads_what_it_saved() {
+        let (_dir, folder) = folder();
+        assert!(folder.load().unwrap().is_none() && !folder.path().exists(), "nothing is made to look");
+        let state = state();
+        folder.save(&state).unwrap();
+        assert!(folder.load().unwrap() == Some(state.clone()));
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!([mode(folder.path()), mode(&folder.path().join(NAME))], [0o700, 0o600]);
+        assert_eq!(names(&folder), 3);
+        let less = InForce { crls: state.crls[..1].to_vec(), ..InForce::default() };
+        folder.save(&less).unwrap();
+        assert!(folder.load().unwrap() == Some(less));
+        assert_eq!(names(&folder), 2, "what is named no more is removed");
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_leaves_the_state_before() {
+        let (_dir, folder) = folder();
+        let state = state();
+        folder.save(&state).unwrap();
+        fs::write(folder.path().join("in-force.new"), "internaltls st").unwrap();
+        fs::write(folder.path().join("0123.crl"), "half").unwrap();
+        assert!(folder.load().unwrap() == Some(state.clone()));
+        folder.save(&state).unwrap();
+        assert_eq!(names(&folder), 3, "leftovers are removed");
+    }
+
+    #[test]
+    fn invariant_1_no_byte_of_the_state_may_differ() {
+        let (_dir, folder) = folder();
+        folder.save(&state()).unwrap();
+        let refused = |what: &str| {
+            let told = error(&folder);
+            assert!(matches!(told, LoadError::StateDamaged { .. }), "{what}: {told:?}");
+            let told = chain(&told);
+            assert!(told.contains("restore it, or") && told.contains(&folder.path().display().to_string()), "{told}");
+        };
+        for entry in fs::read_dir(folder.path()).unwrap().collect::<Vec<_>>() {
+            let path = entry.unwrap().path();
+            let whole = fs::read(&path).unwrap();
+            for at in 0..whole.len() {
+                let mut other = whole.clone();
+                other[at] ^= 1;
+                fs::write(&path, &other).unwrap();
+                refused(&format!("{} with byte {at} changed", path.display()));
+            }
+            for end in [0, 1, whole.len() / 2, whole.len() - 1] {
+                fs::write(&path, &whole[..end]).unwrap();
+                refused(&format!("{} cut off at {end}", path.display()));
+            }
+            fs::write(&path, [&whole[..], b"\n"].concat()).unwrap();
+            refused("a byte more");
+            if path.extension().is_some() {
+                fs::remove_file(&path).unwrap();
+                refused("a CRL is missing");
+            }
+            fs::write(&path, &whole).unwrap();
+        }
+        folder.load().unwrap();
+    }
+
+    #[test]
+    fn others_may_not_write_it() {
+        let (_dir, folder) = folder();
+        folder.save(&state()).unwrap();
+        let crl = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let crl = crl.into_iter().find(|path| path.extension().is_some()).unwrap();
+        for (path, good) in [(folder.path().to_owned(), 0o700), (folder.path().join(NAME), 0o600), (crl, 0o600)] {
+            chmod(&path, good | 0o022);
+            let told = error(&folder);
+            assert!(
+                matches!(told, LoadError::StateFile { .. }) && chain(&told).contains("chmod go-w"),
+                "{}",
+                chain(&told)
+            );
+            chmod(&path, good);
+        }
+        folder.load().unwrap();
+    }
+
+    #[test]
+    fn no_fifo_holds_up_the_start() {
+        let (_dir, folder) = folder();
+        fs::create_dir_all(folder.path()).unwrap();
+        chmod(folder.path(), 0o700);
+        let made = std::process::Command::new("mkfifo").arg(folder.path().join(NAME)).status().unwrap();
+        assert!(made.success());
+        assert!(chain(&error(&folder)).contains("FIFO"));
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let told = StateFolder::new(dir.path().join("file/state")).save(&state()).unwrap_err().to_string();
+        assert!(told.contains("internaltls.statePath"), "{told}");
+    }
+}
