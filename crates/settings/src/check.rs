@@ -165,7 +165,7 @@ fn near_miss(written: &str) -> Option<(String, String)> {
     let ours = |key: &&KeyInfo, fits: fn(&str, &str) -> bool| fits(&path, &key.path.to_ascii_lowercase());
     let shorter = KEYS.iter().find(|key| ours(key, abbreviates));
     if let Some(key) = shorter.or_else(|| KEYS.iter().find(|key| ours(key, close))) {
-        return Some((key.path.to_owned(), written.to_owned()));
+        return Some((key.path.to_owned(), written.escape_debug().to_string()));
     }
     let (above, leaf) = path.rsplit_once('.').unwrap_or(("", &path));
     let same = |key: &&KeyInfo| distinctive(key) && close(leaf, &key.leaf().to_ascii_lowercase());
@@ -173,8 +173,8 @@ fn near_miss(written: &str) -> Option<(String, String)> {
     if right.is_empty() {
         return None;
     }
-    let leaf = &written[written.len() - leaf.len()..];
-    let shown = if above.is_empty() { leaf.to_owned() } else { format!("{}.{leaf}", shown(&written[..above.len()])) };
+    let leaf = written[written.len() - leaf.len()..].escape_debug().to_string();
+    let shown = if above.is_empty() { leaf } else { format!("{}.{leaf}", shown(&written[..above.len()])) };
     Some((right.join("` or `"), shown))
 }
 

@@ -145,6 +145,9 @@ fn beside(label: &[u8]) -> Verdict {
     }
 }
 
+/// What a block holds, and its kind.
+type Block = (SectionKind, Vec<u8>);
+
 /// Where the reader is in the file.
 struct Reader<'a> {
     file: &'a MaterialFile,
@@ -159,7 +162,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// The next block; `Some(None)` is one that is passed over.
-    fn next_block(&mut self) -> Result<Option<Option<(SectionKind, Vec<u8>)>>, LoadError> {
+    fn next_block(&mut self) -> Result<Option<Option<Block>>, LoadError> {
         while let Some(line) = self.next_line()? {
             if let Some(label) = begin(line) {
                 self.block += 1;
@@ -174,7 +177,7 @@ impl<'a> Reader<'a> {
     }
 
     /// From after the BEGIN to after the END.
-    fn rest_of_block(&mut self, label: &'a [u8]) -> Result<Option<(SectionKind, Vec<u8>)>, LoadError> {
+    fn rest_of_block(&mut self, label: &'a [u8]) -> Result<Option<Block>, LoadError> {
         let (first, verdict) = (self.line, verdict(self.file.part, label));
         if let Verdict::Refuse(label, remedy) = verdict {
             let (file, block) = (self.file.clone(), self.block);
@@ -205,7 +208,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn decoded(&self, verdict: Verdict, text: &[u8]) -> Result<Option<(SectionKind, Vec<u8>)>, LoadError> {
+    fn decoded(&self, verdict: Verdict, text: &[u8]) -> Result<Option<Block>, LoadError> {
         let kind = match verdict {
             Verdict::Read(kind) => kind,
             Verdict::Encrypted => return Err(LoadError::EncryptedKey(self.file.clone())),
