@@ -67,7 +67,8 @@ impl Scene {
                 self.goes_on_refusing(&format!("{when}, after a restart"));
                 mend(&self.live().site);
             }
-            Err((site, log)) => {
+            Err(refused) => {
+                let (site, log) = *refused;
                 assert!(log.contains(file), "{when}: it does not start and does not name {file}: {}", short(&log));
                 mend(&site);
                 self.live = Some(site.start());
@@ -127,7 +128,7 @@ fn ended_file_lets_entries_go() {
     write_public(&scene.live().site.path("distrust"), &ended(&[&one]));
     scene.live().serves("one whose entry was removed", &two);
     scene.live().refuses("one whose entry stayed", &one);
-    let live = scene.live.take().unwrap().restart().unwrap_or_else(|(_, log)| panic!("{}", short(&log)));
+    let live = scene.live.take().unwrap().restart().unwrap_or_else(|refused| panic!("{}", short(&refused.1)));
     live.serves("one whose entry was removed, after a restart", &two);
     live.refuses("one whose entry stayed, after a restart", &one);
     write_public(&live.site.path("distrust"), "# end 0\n");
@@ -209,7 +210,7 @@ fn later_list_lets_entries_go() {
     write_public(&scene.live().site.path("crls/mesh.pem"), &later);
     scene.live().serves("one whose certificate is not listed any more", &two);
     scene.live().refuses("one that is still listed", &one);
-    scene.live = Some(scene.live.take().unwrap().restart().unwrap_or_else(|(_, log)| panic!("{}", short(&log))));
+    scene.live = Some(scene.live.take().unwrap().restart().unwrap_or_else(|refused| panic!("{}", short(&refused.1))));
     scene.live().serves("one whose certificate is not listed any more, after a restart", &two);
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use test_util::authority::{Authority, Leaf, write_public};
+use test_util::authority::{Authority, Leaf, Pair, write_public};
 use test_util::forge::{
     CLIENT_AUTH, CODE_SIGNING, EMAIL_PROTECTION, Forged, Key, SERVER_AUTH, San, name, pem, subject_of,
 };
@@ -220,4 +220,86 @@ fn foreign_trust_domain_stops_the_start() {
     site.write_config();
     let said = site.refuses_to_start("a leaf of another trust domain");
     assert!(said.contains("other.test") && said.contains("server.pem"), "{}", short(&said));
+}
+
+/// A root that was renewed with its key, beside its expired twin: as bundles of operating systems have had them.
+#[test]
+fn expired_twin_of_a_root_ends_nothing() {
+    let live = rooted(Role::Coordinator).start();
+    let (key, called) = (Key::of_pem(&live.site.mesh.key()), subject_of(live.site.mesh.cert()));
+    let twin = pem(&Forged::ca(&called, &called, &key).expired().signed_by(&key));
+    let renewed = live.site.mesh.cert().to_owned();
+    let member = live.site.peer("proxy", "proxy-1");
+    for bundle in [format!("{twin}{renewed}"), format!("{renewed}{twin}")] {
+        let generation = live.status()["generation"].as_u64().unwrap();
+        write_public(&live.site.path("certs/ca.pem"), &bundle);
+        wait::until("the bundle with the twin", SOON, || {
+            let status = live.status();
+            if status["generation"].as_u64() > Some(generation) {
+                Ok(())
+            } else {
+                Err(status["last_reload"].to_string())
+            }
+        });
+        let mut open = live.knock(&member).unwrap();
+        wait::throughout("a connection stays open", Duration::from_millis(2_500), || {
+            if open.is_cut() { Err(short(&live.process.log())) } else { Ok(()) }
+        });
+    }
+}
+
+/// What a peer adds to its chain is not what it is refused for: whoever is revoked is cut off, and does not drain.
+#[test]
+fn invariant_5_junk_changes_no_verdict() {
+    let site = rooted(Role::Coordinator);
+    let issuing = site.mesh.intermediate("issuing CA");
+    let crls = site.path("crls");
+    write_public(&crls.join("mesh.pem"), &site.mesh.numbered_crl(&[], 1));
+    write_public(&crls.join("issuing.pem"), &issuing.numbered_crl(&[], 1));
+    let live = site.set("internaltls.crlPath", &crls.display().to_string()).start();
+    let (called, root, own) = (subject_of(issuing.cert()), subject_of(live.site.mesh.cert()), Key::p256());
+    let revoked = Pair { cert: issuing.cert().into(), key: String::new() };
+    let junk = [
+        ("nothing", None),
+        ("an expired CA of its CA's name", Some(Forged::ca(&called, &root, &own).expired())),
+        ("an expired CA of the root's name", Some(Forged::ca(&root, &root, &own).expired())),
+        ("a CA of its CA's name that may not sign", Some(Forged::ca(&called, &root, &own).not_ca())),
+        ("a CA for e-mail of its CA's name", Some(Forged::ca(&called, &root, &own).usages(&[EMAIL_PROTECTION]))),
+    ];
+    let pair = issuing.sign(&Leaf::node("proxy", "proxy-1"));
+    let mut number = 2;
+    let mut list = |revoked: &[&Pair]| {
+        write_public(&crls.join("mesh.pem"), &live.site.mesh.numbered_crl(revoked, number));
+        number += 1;
+    };
+    for (what, junk) in &junk {
+        let junk = junk.iter().map(|junk| pem(&junk.signed_by(&own))).collect::<String>();
+        let (behind, between) =
+            (format!("{}{}{junk}", pair.cert, issuing.cert()), format!("{}{junk}{}", pair.cert, issuing.cert()));
+        live.serves(&format!("a leaf with {what} behind it"), &pair_with(&behind, &pair));
+        for chain in [behind, between] {
+            // One that is not in the order signed may be refused as it is.
+            let Ok(mut open) = live.knock(&pair_with(&chain, &pair)) else { continue };
+            let before = ended(&live);
+            list(&[&revoked]);
+            wait::until(&format!("the end of a connection with {what}"), SOON, || {
+                if open.is_cut() && ended(&live) != before { Ok(()) } else { Err(format!("{:?}", ended(&live))) }
+            });
+            assert_eq!(ended(&live), (before.0 + 1, before.1), "with {what} it is not cut");
+            list(&[]);
+            live.serves("it, when it is not revoked any more", &pair_with(&chain, &pair));
+        }
+    }
+}
+
+fn pair_with(chain: &str, pair: &Pair) -> Pair {
+    Pair { cert: chain.into(), key: pair.key.clone() }
+}
+
+/// Connections that were cut, and that drained.
+fn ended(live: &Live) -> (u64, u64) {
+    let status = live.status();
+    let count =
+        |how: &str| status["ended"][how].as_object().unwrap().values().filter_map(serde_json::Value::as_u64).sum();
+    (count("cut"), count("drained"))
 }

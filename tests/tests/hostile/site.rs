@@ -201,7 +201,7 @@ impl Live {
     }
 
     /// Ends it, and starts it again with the files as they lie there. `Err` has what it said when it refused to start.
-    pub(crate) fn restart(self) -> Result<Self, (Site, String)> {
+    pub(crate) fn restart(self) -> Result<Self, Box<(Site, String)>> {
         let Self { site, process } = self;
         drop(process);
         let mut process = site.spawn();
@@ -209,7 +209,7 @@ impl Live {
             Some(_) => Ok(false),
             None => TcpStream::connect(site.internal()).map(|_| true),
         });
-        if listens { Ok(Self { site, process }) } else { Err((site, process.log())) }
+        if listens { Ok(Self { site, process }) } else { Err(Box::new((site, process.log()))) }
     }
 
     pub(crate) fn pid(&self) -> u32 {
