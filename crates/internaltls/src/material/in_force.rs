@@ -462,17 +462,17 @@ mod tests {
                 }
                 prop_assert_eq!(hashes(&next), expected.clone());
                 // The CRLs.
-                for owner in 0..3 {
-                    let (root, before) = (owner.min(owner % 2), memory[owner].clone());
-                    memory[owner].look(owner, look);
+                for (owner, kept) in memory.iter_mut().enumerate() {
+                    let (root, before) = (owner.min(owner % 2), kept.clone());
+                    kept.look(owner, look);
                     for (at, serial) in SERIALS.into_iter().enumerate() {
                         if !look.anchors.contains(&root) {
                             continue;
                         }
                         let revoked = verdict(&next, owner, at) == "revoked";
-                        prop_assert_eq!(revoked, memory[owner].lists(serial), "owner {}, serial {}", owner, serial);
+                        prop_assert_eq!(revoked, kept.lists(serial), "owner {}, serial {}", owner, serial);
                         let was = before.lists(serial) && look.anchors.contains(&owner);
-                        let higher = memory[owner].best().iter().map(|l| rank(*l)).max()
+                        let higher = kept.best().iter().map(|l| rank(*l)).max()
                             > before.best().iter().map(|l| rank(*l)).max();
                         prop_assert!(!was || revoked || higher);
                     }

@@ -176,7 +176,7 @@ fn base64_is_strict() {
 fn on_cpu() -> u64 {
     // The kernel adds up what has passed when a thread is put aside.
     std::thread::yield_now();
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let told = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     told.split_whitespace().next().unwrap().parse().unwrap()
 }
 
