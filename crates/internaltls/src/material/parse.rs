@@ -51,11 +51,7 @@ pub(super) struct Parsed {
 }
 
 /// Leaf, key and CAs of a snapshot, each by itself, under the lists in force.
-pub(super) fn parse(
-    snapshot: &Snapshot,
-    lists: &InForce,
-    crl_grace: Duration,
-) -> Result<Parsed, LoadError> {
+pub(super) fn parse(snapshot: &Snapshot, lists: &InForce, crl_grace: Duration) -> Result<Parsed, LoadError> {
     let server = pair(snapshot, Part::Certificate, Part::Key)?.ok_or(LoadError::HalfAPair)?;
     let client = pair(snapshot, Part::ClientCertificate, Part::ClientKey)?;
     let (ca, anchors) = (snapshot.one(Part::Ca).map(|(file, _)| file), bundle(snapshot)?);

@@ -307,7 +307,5 @@ fn a_mode_without_files_is_no_plaintext() {
         state: None,
     };
     assert!(matches!(inspect::edge(&config, SystemTime::now()), Err(LoadError::NoLeaf)));
-    assert!(
-        matches!(inspect::edge(&EdgeConfig { mode: EdgeMode::Off, ..config }, SystemTime::now()), Ok(None))
-    );
+    assert!(matches!(inspect::edge(&EdgeConfig { mode: EdgeMode::Off, ..config }, SystemTime::now()), Ok(None)));
 }
