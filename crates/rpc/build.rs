@@ -4,11 +4,12 @@ use std::error::Error;
 
 const ROOT: &str = "../../proto";
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "milvus/common.proto",
     "milvus/schema.proto",
     "milvus/msg.proto",
     "milvus/milvus.proto",
+    "grpc/health/v1/health.proto",
     "mesh/v1/identity.proto",
     "mesh/v1/coordinator.proto",
     "mesh/v1/data_node.proto",

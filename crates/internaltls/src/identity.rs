@@ -117,7 +117,9 @@ pub enum Identity {
         /// The first SAN, or the subject where there is none. For logs, never for a decision.
         name: Arc<str>,
     },
-    /// No certificate at all: the mesh is off, or permissive.
+    /// A client of the edge that speaks TLS and showed no certificate: nobody asked it for one.
+    Anonymous,
+    /// No TLS at all: the mesh or the edge's TLS is off.
     Plaintext,
 }
 
@@ -156,13 +158,14 @@ impl Identity {
         }
     }
 
-    /// The name under which policy knows this identity: the role, `shared` or `plaintext`.
+    /// The name under which policy knows this identity: the role, `shared`, `client`, `anonymous` or `plaintext`.
     #[must_use]
     pub fn policy_name(&self) -> &str {
         match self {
             Self::Node { role, .. } => role.as_str(),
             Self::Shared => "shared",
             Self::Client { .. } => "client",
+            Self::Anonymous => "anonymous",
             Self::Plaintext => "plaintext",
         }
     }
@@ -174,6 +177,7 @@ impl fmt::Display for Identity {
             Self::Node { trust_domain, role, node } => write!(f, "spiffe://{trust_domain}/{role}/{node}"),
             Self::Shared => f.write_str("shared"),
             Self::Client { name } => write!(f, "client {name}"),
+            Self::Anonymous => f.write_str("anonymous"),
             Self::Plaintext => f.write_str("plaintext"),
         }
     }
@@ -256,7 +260,7 @@ fn only_uri(uris: &[String]) -> Result<&str, IdentityError> {
 }
 
 /// What policy calls those who bear no node's leaf. A leaf that claims one of these as its role would have their rights.
-const NOT_ROLES: [&str; 3] = ["shared", "plaintext", "client"];
+const NOT_ROLES: [&str; 4] = ["shared", "plaintext", "client", "anonymous"];
 
 fn split_spiffe(trust_domain: &TrustDomain, uri: &str) -> Result<(Role, NodeId), IdentityError> {
     let bad = || IdentityError::BadUri(foreign::name(uri));
@@ -285,6 +289,14 @@ mod tests {
         let identity = read(&["localhost", "proxy.mesh.internal"], &["spiffe://mesh.internal/proxy/proxy-1"]).unwrap();
         assert_eq!(identity.to_string(), "spiffe://mesh.internal/proxy/proxy-1");
         assert_eq!(identity.policy_name(), "proxy");
+    }
+
+    #[test]
+    fn names_for_policy_are_kept_from_roles() {
+        let client = Identity::Client { name: "alice".into() };
+        for identity in [Identity::Shared, client, Identity::Anonymous, Identity::Plaintext] {
+            assert!(NOT_ROLES.contains(&identity.policy_name()), "{identity}");
+        }
     }
 
     #[test]

@@ -68,6 +68,18 @@ mod tests {
         assert!(!milvus(&words("run standalone"), false).unwrap().join(" ").contains("--config"));
     }
 
+    /// The documented curl asks at 8080, where REST is served when the file names no port.
+    #[test]
+    fn documented_ports_are_published() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docker");
+        let compose = std::fs::read_to_string(root.join("compose.tls.yaml")).unwrap();
+        let config = std::fs::read_to_string(root.join("milvus.yaml")).unwrap();
+        assert!(!config.contains("proxy:"), "its ports are the defaults");
+        for port in ["19530", "8080", "9091"] {
+            assert!(compose.contains(&format!("- \"{port}:{port}\"")), "{port} is not published");
+        }
+    }
+
     #[test]
     fn other_commands_of_milvus_say_what_there_is() {
         for other in ["", "run", "run proxy", "standalone"] {

@@ -1,6 +1,7 @@
 //! A whole cluster's life, with real processes: up, proven, renewed, wounded, stopped; and in one process.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::fs::{self, File};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -189,4 +190,54 @@ fn file_of_the_user_counts() {
     assert_eq!(verified.status.code(), Some(1), "the mesh is plaintext, and that is told");
     assert!(text(&verified).contains("SURPRISE"), "{}", text(&verified));
     assert_eq!(up.stop(), 0);
+}
+
+/// What is printed answers, for a client and for a probe; what is internal is on loopback alone.
+#[test]
+fn printed_addresses_answer() {
+    for address in ["::1", "127.0.0.2", "0.0.0.0"] {
+        let mut up = Up::start(&["run", "standalone"], &["--data-nodes", "1", "--address", address]);
+        let cluster = up.ready();
+        let said = up.said();
+        let answer = text(&paste(&said, "curl --cacert"));
+        assert!(answer.contains("\"code\":0"), "{address}: {answer}\n{said}");
+        let printed = said.lines().find_map(|line| line.trim().strip_prefix("health "));
+        let printed = printed.unwrap().trim().strip_prefix("http://").unwrap().strip_suffix("/healthz").unwrap();
+        for at in cluster.processes.iter().map(|process| process.health.as_str()).chain([printed]) {
+            let health =
+                Command::new(env!("CARGO_BIN_EXE_meshctl")).args(["health", "--address", at]).output().unwrap();
+            assert!(health.status.success(), "{address}: {}", text(&health));
+        }
+        let verified = text(&up.meshctl(&["verify"]));
+        assert!(verified.contains("all 27 probes green"), "{address}: {verified}");
+        // The whole of 127.0.0.0/8 is this host: a listener on every address would answer at 127.0.0.3 too.
+        for process in &cluster.processes {
+            for port in [&process.internal, &process.management] {
+                assert!(port.starts_with("127.0.0.1:"), "{address}: {port}");
+                let port: u16 = port.rsplit(':').next().unwrap().parse().unwrap();
+                for elsewhere in ["127.0.0.2", "127.0.0.3", "::1"] {
+                    let elsewhere: std::net::IpAddr = elsewhere.parse().unwrap();
+                    assert!(
+                        TcpStream::connect((elsewhere, port)).is_err(),
+                        "{address}: {} is at {elsewhere}",
+                        process.node
+                    );
+                }
+            }
+        }
+        assert_eq!(up.stop(), 0, "{}", up.said());
+    }
+}
+
+#[test]
+fn leaf_that_does_not_name_the_address_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("certs");
+    let made =
+        Command::new(env!("CARGO_BIN_EXE_meshctl")).args(["certs", "init", "--out", certs.to_str().unwrap()]).output();
+    assert!(made.unwrap().status.success());
+    let up = ["up", "--free-ports", "--address", "127.0.0.2", "--dir", dir.path().to_str().unwrap()];
+    let refused = Command::new(env!("CARGO_BIN_EXE_meshctl")).args(up).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused).contains("does not name 127.0.0.2"), "{}", text(&refused));
 }

@@ -2,7 +2,9 @@
 //!
 //! 1. A gate is a named condition. It is closed until it is first opened, and may close again.
 //! 2. A process is ready while every gate is open. There is no other switch.
+//! 3. A process that has begun to end does not become ready again: who waits for a change need not wait any longer.
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use tokio::sync::watch;
@@ -13,12 +15,13 @@ type Gates = BTreeMap<String, Result<(), String>>;
 #[derive(Debug, Clone)]
 pub struct Health {
     gates: Arc<RwLock<Gates>>,
+    ending: Arc<AtomicBool>,
     changed: watch::Sender<()>,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { gates: Arc::default(), changed: watch::Sender::new(()) }
+        Self { gates: Arc::default(), ending: Arc::default(), changed: watch::Sender::new(()) }
     }
 }
 
@@ -49,6 +52,24 @@ impl Health {
     pub fn reasons(&self) -> Vec<String> {
         let gates = self.gates.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         gates.iter().filter_map(|(name, state)| Some(format!("{name}: {}", state.as_ref().err()?))).collect()
+    }
+
+    /// Whether the process has begun to end.
+    #[must_use]
+    pub fn ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Notes that the process has begun to end.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.changed.send_replace(());
+    }
+
+    /// Marked as changed whenever a gate opens or closes, and when the process begins to end.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Waits until every gate is open.

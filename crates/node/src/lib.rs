@@ -9,14 +9,17 @@
 //! 5. Whatever stops a process is told once, here: the error and its causes, a line each, exit code 1.
 //!
 //! `args` flags · `log` lines · `health` gates · `probes` /healthz · `peers` channels and the prober ·
-//! `identity` WhoAmI · `signals` what they mean · `status` document, page, metrics · `http` the plaintext listener · `policy` the built-in one
+//! `identity` WhoAmI · `signals` what they mean · `status` document, page, metrics · `http` the plaintext listener · `policy` the built-in one ·
+//! `health_service` grpc.health.v1 · `panics` of handlers
 #![warn(missing_docs)]
 
 mod args;
 mod health;
+mod health_service;
 mod http;
 mod identity;
 pub mod log;
+mod panics;
 mod peers;
 mod policy;
 mod probes;
@@ -38,6 +41,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use args::NodeArgs;
 pub use health::{Gate, Health};
+pub use health_service::HealthService;
+pub use panics::CatchPanic;
 pub use peers::{Peer, Peers};
 pub use policy::built_in as built_in_policy;
 pub use process::{failed, main, process};
@@ -141,7 +146,7 @@ impl Node {
     pub fn internal_listener(&self) -> Listener {
         let settings = &self.settings;
         match self.role.as_str() {
-            "proxy" => Listener { address: settings.proxy.address, port: settings.proxy.internal_port },
+            "proxy" => Listener { address: settings.proxy.internal_address, port: settings.proxy.internal_port },
             "coordinator" => settings.coordinator,
             _ => settings.data_node,
         }
@@ -176,6 +181,7 @@ async fn closing(shutdown: CancellationToken, health: Health) {
     gate.open();
     shutdown.cancelled().await;
     gate.close("the process is ending");
+    health.end();
 }
 
 fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {

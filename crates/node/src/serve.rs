@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 
 use crate::status::Source;
-use crate::{Node, built_in_policy, http, identity, probes, spawn, status};
+use crate::{CatchPanic, HealthService, Node, built_in_policy, http, identity, probes, spawn, status};
 
 /// The internal port, serving in a task of its own.
 #[derive(Debug)]
@@ -35,7 +35,9 @@ impl Node {
     /// The port cannot be had.
     pub async fn serve_internal(&self, routes: Routes) -> anyhow::Result<Internal> {
         let gate = self.health.require("internal listener");
-        let routes = routes.add_service(identity::WhoAmI::service(self.role.clone(), self.id.clone()));
+        let routes = routes
+            .add_service(identity::WhoAmI::service(self.role.clone(), self.id.clone()))
+            .add_service(HealthService::server(self.health.clone(), &[]));
         let server = self.bind(routes, built_in_policy()?, self.internal_listener().socket()).await?;
         let address = server.local_addr();
         self.announce(address);
@@ -46,7 +48,13 @@ impl Node {
 
     async fn bind(&self, routes: Routes, policy: Policy, at: SocketAddr) -> anyhow::Result<Server> {
         let refused = || format!("the internal port of {} cannot be had: choose another with --port", self.id);
-        self.mesh.server(routes).policy(policy).threads(&self.threads).bind(at).await.with_context(refused)
+        self.mesh
+            .server(CatchPanic::new(routes))
+            .policy(policy)
+            .threads(&self.threads)
+            .bind(at)
+            .await
+            .with_context(refused)
     }
 
     /// Said once material is loaded and the port is bound, with what was loaded.

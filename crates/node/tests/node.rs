@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::BodyExt as _;
 use internaltls::{Channel, Endpoint, Endpoints, Files, Mesh, NodeId, Role, Security};
@@ -238,4 +238,84 @@ async fn ends_when_it_is_told_to() {
     node.shutdown.cancel();
     let finished = tokio::time::timeout(Duration::from_secs(30), internal.finished()).await;
     assert!(matches!(finished, Ok(Ok(()))), "{finished:?}");
+}
+
+/// The beginning of a request, and no more: as many as take every place nine times over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invariant_8_probes_pass_slow_sockets() {
+    let (node, _internal) = start("data-node", plain()).await;
+    let began = Instant::now();
+    get(node.health_address, "/livez").await;
+    let alone = began.elapsed();
+    let mut slow = Vec::new();
+    for _ in 0..600 {
+        let mut stream = tokio::net::TcpStream::connect(node.health_address).await.unwrap();
+        // One that has lost its place already is as slow as the rest.
+        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nhost: ").await;
+        slow.push(stream);
+    }
+    for _ in 0..5 {
+        let began = Instant::now();
+        assert_eq!(get(node.health_address, "/livez").await.0, 200);
+        let beside = began.elapsed();
+        assert!(beside < Duration::from_secs(1) + 10 * alone, "{beside:?} beside slow sockets, {alone:?} alone");
+    }
+    // It was not waited for: the youngest of them are still there.
+    let youngest = slow.last_mut().unwrap();
+    let open = youngest.try_read(&mut [0; 1]).unwrap_err();
+    assert_eq!(open.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn probes_by_grpc_need_leave_in_the_mesh() {
+    use rpc::health::HealthCheckRequest;
+    use rpc::health::health_client::HealthClient;
+
+    let pki = Pki::new();
+    let mut settings = pki.settings("data-node");
+    let policy = pki.at("policy.yaml");
+    std::fs::write(&policy, "allow: {operator: [\"/grpc.health.v1.Health/Check\"]}").unwrap();
+    settings.internal.policy = Some(policy);
+    let (_node, internal) = start("data-node", settings).await;
+    let ask = async |role: &str| {
+        let mesh = pki.mesh(role).await;
+        let mut client = HealthClient::new(channel(&mesh, "data-node", internal.address));
+        client.check(HealthCheckRequest::default()).await.map(|reply| reply.into_inner().status)
+    };
+    assert_eq!(ask("operator").await.unwrap(), 2, "no coordinator answers it: NOT_SERVING");
+    assert_eq!(ask("proxy").await.unwrap_err().code(), tonic::Code::PermissionDenied);
+}
+
+/// The call ends as an error of its own, counted as one; its connection and the calls on it go on.
+#[tokio::test]
+async fn panic_fails_its_own_call() {
+    let pki = Pki::new();
+    let mut settings = pki.settings("data-node");
+    let policy = pki.at("policy.yaml");
+    std::fs::write(&policy, "allow: {coordinator: [\"/a.B/Panics\", \"/mesh.v1.Identity/WhoAmI\"]}").unwrap();
+    settings.internal.policy = Some(policy);
+    let node = Node::with_settings("data-node", id("data-node"), settings, CancellationToken::new()).await.unwrap();
+    let panics = axum::routing::post(async || {
+        tokio::task::yield_now().await;
+        assert!(std::hint::black_box(false), "a secret of the handler");
+    });
+    let routes = Routes::from(axum::Router::new().route("/a.B/Panics", panics));
+    let internal = node.serve_internal(routes).await.unwrap();
+    let mesh = pki.mesh("coordinator").await;
+    let channel = channel(&mesh, "data-node", internal.address);
+    let request = http::Request::post("/a.B/Panics").header("content-type", "application/grpc");
+    let failed = channel.clone().oneshot(request.body(tonic::body::Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(failed.headers()["grpc-status"], "13");
+    assert!(!failed.headers()["grpc-message"].to_str().unwrap().contains("secret"));
+    IdentityClient::new(channel).who_am_i(WhoAmIRequest {}).await.unwrap();
+    let connections = node.mesh.status().connections;
+    let callers = connections.iter().filter(|connection| connection.from == "coordinator/coordinator-1").count();
+    assert_eq!(callers, 1, "both calls were on one connection: {connections:?}");
+    let metrics = get(node.management_address, "/metrics").await.1;
+    for counted in ["result=\"error\"} 1", "result=\"ok\"} 1", "result=\"cancelled\"} 0"] {
+        assert!(
+            metrics.contains(&format!("internaltls_calls_total{{role=\"coordinator\",{counted}")),
+            "{counted}: {metrics}"
+        );
+    }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all, try_join_all};
+use internaltls::foreign;
 use rpc::mesh::coordinator_client::CoordinatorClient;
 use rpc::mesh::data_node_client::DataNodeClient;
 use rpc::mesh::identity_client::IdentityClient;
@@ -56,7 +57,7 @@ impl Cluster {
     }
 
     fn data_node(&self, id: &str) -> Result<Client> {
-        let unknown = || Error::Unavailable(format!("data-node {id} owns a shard and is not among cluster.dataNodes"));
+        let unknown = || Error::unavailable(format!("data-node {id} owns a shard and is not among cluster.dataNodes"));
         let wire = self.data_nodes.get(id).ok_or_else(unknown)?;
         Ok(DataNodeClient::new(wire.clone()).max_decoding_message_size(usize::MAX))
     }
@@ -115,7 +116,7 @@ pub(crate) fn of_coordinator(status: &Status, missing: impl FnOnce() -> Error) -
 fn of_data_node(node: &str, status: &Status) -> Error {
     match status.code() {
         // The record named a shard that its owner does not have (yet, or any more): asking again asks a new record.
-        GrpcCode::NotFound => Error::Unavailable(format!("data-node {node}: {}", status.message())),
+        GrpcCode::NotFound => Error::unavailable(format!("data-node {node}: {}", status.message())),
         _ => told(&format!("data-node {node}"), status),
     }
 }
@@ -128,9 +129,9 @@ fn told(node: &str, status: &Status) -> Error {
         | GrpcCode::Aborted
         | GrpcCode::Cancelled
         | GrpcCode::DeadlineExceeded
-        | GrpcCode::ResourceExhausted => Error::Unavailable(text),
+        | GrpcCode::ResourceExhausted => Error::unavailable(text),
         GrpcCode::InvalidArgument => Error::invalid(text),
-        GrpcCode::Unimplemented => Error::Unbuilt(text),
+        GrpcCode::Unimplemented => Error::Unbuilt(foreign::sentence(&text)),
         code => Error::refused(Code::Unexpected, format!("{text} ({code:?})")),
     }
 }

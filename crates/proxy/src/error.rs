@@ -4,8 +4,10 @@
 //!    legacy number beside it are those Milvus clients branch on; its text is what users compare.
 //! 2. What is not built is gRPC UNIMPLEMENTED, which no client retries. It is never a wrong success.
 //! 3. A node that cannot be reached is gRPC UNAVAILABLE, which clients retry after connecting anew.
+//! 4. A text is bounded where it is made, whatever of a caller's request or of a node's answer stands in it.
 use std::fmt;
 
+use internaltls::foreign;
 use rpc::common;
 
 /// The numbers that stand in `Status.code`, with the legacy enum each belongs to.
@@ -92,7 +94,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub(crate) fn refused(code: Code, reason: impl Into<String>) -> Self {
-        Self::Refused(Refusal { code, reason: reason.into() })
+        Self::Refused(Refusal { code, reason: foreign::sentence(&reason.into()) })
     }
 
     pub(crate) fn invalid(reason: impl Into<String>) -> Self {
@@ -100,7 +102,12 @@ impl Error {
     }
 
     pub(crate) fn unbuilt(feature: impl fmt::Display) -> Self {
-        Self::Unbuilt(format!("{feature} is not implemented"))
+        Self::Unbuilt(format!("{} is not implemented", foreign::name(&feature.to_string())))
+    }
+
+    /// What a retry may cure; the text names the node.
+    pub(crate) fn unavailable(reason: impl AsRef<str>) -> Self {
+        Self::Unavailable(foreign::sentence(reason.as_ref()))
     }
 }
 

@@ -38,8 +38,8 @@ pub use cluster::{Cluster, Wire};
 pub use process::{Args, main_with, run};
 pub use users::Users;
 
-/// The two edges over one cluster: gRPC, then REST.
-pub fn routers(cluster: Cluster, users: &Users) -> (Router, Router) {
+/// The two edges over one cluster: gRPC, then REST. `health` is what probes by gRPC are told.
+pub fn routers(cluster: Cluster, users: &Users, health: node::Health) -> (Router, Router) {
     let service = Arc::new(service::Service::new(cluster));
-    (grpc::router(service.clone(), users.clone()), rest::router(service, users.clone()))
+    (grpc::router(service.clone(), users.clone(), health), rest::router(service, users.clone()))
 }

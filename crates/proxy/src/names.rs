@@ -1,4 +1,10 @@
-//! Names of collections, fields, indexes and databases. Pure.
+//! Names of collections, partitions, fields, indexes and databases. Pure.
+//!
+//! 1. A name is 1 to 255 of `A-Z a-z 0-9 _`, beginning with a letter or `_`, as in Milvus. It is checked in every call that
+//!    bears it, before any other node hears of it: a name that cannot exist costs its own call and nothing else.
+//! 2. A name in an error is cut, so that what is wrong with it is still there to be read.
+use internaltls::foreign;
+
 use crate::error::{Code, Error, Result};
 
 /// The one database there is.
@@ -23,11 +29,17 @@ pub(crate) fn check_index(name: &str) -> Result<()> {
     check("index", name)
 }
 
+/// A name that narrows a question; empty is any.
+pub(crate) fn check_if_named(check: fn(&str) -> Result<()>, name: &str) -> Result<()> {
+    if name.is_empty() { Ok(()) } else { check(name) }
+}
+
 /// The database meant: empty is the default one, and no other exists.
 pub(crate) fn check_database(name: &str) -> Result<()> {
     if name.is_empty() || name == DEFAULT_DATABASE {
         Ok(())
     } else {
+        let name = foreign::name(name);
         Err(Error::refused(Code::DatabaseNotFound, format!("database not found[database={name}]")))
     }
 }
@@ -36,7 +48,10 @@ pub(crate) fn check_database(name: &str) -> Result<()> {
 pub(crate) fn check_partitions<'a>(names: impl IntoIterator<Item = &'a String>) -> Result<()> {
     match names.into_iter().find(|name| !name.is_empty() && *name != DEFAULT_PARTITION) {
         None => Ok(()),
-        Some(name) => Err(Error::refused(Code::PartitionNotFound, format!("partition not found[partition={name}]"))),
+        Some(name) => {
+            check("partition", name)?;
+            Err(Error::refused(Code::PartitionNotFound, format!("partition not found[partition={name}]")))
+        }
     }
 }
 
@@ -52,7 +67,7 @@ fn check(what: &str, name: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::invalid(format!("Invalid {what} name: {name}. {fault}")))
+    Err(Error::invalid(format!("Invalid {what} name: {}. {fault}", foreign::name(name))))
 }
 
 #[cfg(test)]
@@ -73,6 +88,20 @@ mod tests {
     fn only_the_default_database_and_partition() {
         assert!(check_database("").is_ok() && check_database("default").is_ok() && check_database("other").is_err());
         assert!(check_partitions(&["_default".to_owned()]).is_ok());
-        assert!(check_partitions(&["p1".to_owned()]).is_err());
+        let code = |name: &str| match check_partitions(&[name.to_owned()]) {
+            Err(Error::Refused(refusal)) => refusal.code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((code("p1"), code("p-1")), (Code::PartitionNotFound, Code::InvalidParameter));
+    }
+
+    #[test]
+    fn long_names_leave_the_reason_readable() {
+        for check in [check_collection, check_field, check_index] {
+            let error = check(&"x".repeat(200 << 10)).unwrap_err().to_string();
+            assert!(error.len() < 1024 && error.ends_with("must be less than 255 characters"), "{error}");
+        }
+        assert!(check_database(&"x".repeat(200 << 10)).unwrap_err().to_string().len() < 1024);
+        assert_eq!(check_collection(&"x".repeat(255)), Ok(()));
     }
 }

@@ -53,7 +53,7 @@ pub async fn run(node: Node) -> anyhow::Result<()> {
     let edge = node.edge.clone().context("a proxy needs an external listener, and none was opened")?;
     let listeners = bind(&edge, &node)?;
     let internal = node.serve_internal(Routes::default()).await?;
-    let (grpc, rest) = routers(cluster(&node)?, &users(&node));
+    let (grpc, rest) = routers(cluster(&node)?, &users(&node), node.health.clone());
     let rest = if node.settings.proxy.http_enabled { rest } else { Router::new() };
     gate.open();
     edge.serve(listeners, grpc, rest, node.shutdown.cancelled()).await.context("the proxy's edge stopped")?;

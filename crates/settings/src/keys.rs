@@ -189,13 +189,15 @@ keys! {
         "Seconds that running calls may go on once their connection drains.";
 
     PROXY_ADDRESS: IpAddr = "proxy.address", parse::address, Some("0.0.0.0"),
-        "The address that all of the proxy's ports listen on.", guards;
+        "The address that the proxy's ports listen on.", guards;
     PROXY_PORT: u16 = "proxy.port", parse::port, Some("19530"),
         "Milvus gRPC; and REST, where proxy.http.port is not set. 0 takes any free port, here and below.";
     PROXY_HTTP: bool = "proxy.http.enabled", parse::switch, Some("true"),
         "Serve REST.";
     PROXY_HTTP_PORT: u16 = "proxy.http.port", parse::port, NONE,
         "A port of its own for REST. Not set: REST shares proxy.port, under TLS too.";
+    PROXY_INTERNAL_ADDRESS: IpAddr = "proxy.internalAddress", parse::address, NONE,
+        "The address of its port in the mesh. Not set: proxy.address.", guards;
     PROXY_INTERNAL_PORT: u16 = "proxy.internalPort", parse::port, Some("19529"),
         "The proxy's port in the mesh.";
     COORDINATOR_ADDRESS: IpAddr = "coordinator.address", parse::address, Some("0.0.0.0"),

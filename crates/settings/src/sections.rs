@@ -14,7 +14,7 @@ use crate::values::{Values, shown};
 /// The proxy's listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// What all of its ports listen on.
+    /// What clients' ports listen on.
     pub address: IpAddr,
     /// Milvus gRPC; REST too where it has no port of its own.
     pub port: u16,
@@ -22,6 +22,8 @@ pub struct Proxy {
     pub http_enabled: bool,
     /// REST alone.
     pub http_port: Option<u16>,
+    /// What its port in the mesh listens on.
+    pub internal_address: IpAddr,
     /// In the mesh.
     pub internal_port: u16,
 }
@@ -166,8 +168,10 @@ impl FromStr for LogLevel {
 }
 
 pub(crate) fn proxy(values: &Values) -> Result<Proxy, SettingsError> {
+    let address = values.get(&PROXY_ADDRESS)?;
     Ok(Proxy {
-        address: values.get(&PROXY_ADDRESS)?,
+        address,
+        internal_address: values.find(&PROXY_INTERNAL_ADDRESS)?.unwrap_or(address),
         port: values.get(&PROXY_PORT)?,
         http_enabled: values.get(&PROXY_HTTP)?,
         http_port: values.find(&PROXY_HTTP_PORT)?,

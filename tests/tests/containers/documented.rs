@@ -92,7 +92,7 @@ impl Standalone {
         let tls = |name: &str| self.path("tls").join(name);
         Edge {
             grpc: "localhost:19530".into(),
-            rest: "localhost:19530".into(),
+            rest: "localhost:8080".into(),
             tls_mode: 1,
             ca: tls("ca.pem"),
             cert: tls("client.pem"),

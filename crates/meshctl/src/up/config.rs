@@ -72,6 +72,7 @@ fn decided(plan: &Plan, node: &Node) -> Keys {
         ("common.security.tlsMode", plan.tls_mode.to_string()),
         ("proxy.address", plan.address.to_string()),
         ("proxy.port", plan.grpc.to_string()),
+        ("proxy.internalAddress", loopback()),
         ("coordinator.address", loopback()),
         ("dataNode.address", loopback()),
         ("cluster.coordinator", address_of(plan, Role::Coordinator)),

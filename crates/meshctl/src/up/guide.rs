@@ -26,8 +26,8 @@ fn edge(plan: &Plan) -> Edge {
     let files = (plan.tls_mode > 0).then(|| client_files(plan));
     let (ca, cert, key) = files.unwrap_or_default();
     Edge {
-        grpc: format!("{HOST}:{}", plan.grpc),
-        rest: format!("{HOST}:{}", plan.rest),
+        grpc: plan.for_clients(plan.grpc),
+        rest: plan.for_clients(plan.rest),
         tls_mode: plan.tls_mode,
         ca,
         cert,
@@ -84,7 +84,9 @@ pub fn text(plan: &Plan, program: &Path) -> String {
 }
 
 fn python(plan: &Plan, edge: &Edge) -> String {
-    let mut arguments = vec![format!("uri=\"{}://{}\"", scheme(plan), edge.grpc)];
+    // pymilvus takes no address of IPv6; of the name both libraries that it dials with try every address.
+    let at = if plan.address.is_ipv6() { format!("{HOST}:{}", plan.grpc) } else { edge.grpc.clone() };
+    let mut arguments = vec![format!("uri=\"{}://{at}\"", scheme(plan))];
     if let Some(token) = token(plan) {
         arguments.push(format!("token=\"{token}\""));
     }
@@ -127,7 +129,8 @@ fn curl(plan: &Plan, edge: &Edge) -> String {
     if let Some(token) = token(plan) {
         words.push(format!("-H 'Authorization: Bearer {token}'"));
     }
-    words.push(format!("{}://{}/v2/vectordb/collections/list", scheme(plan), edge.rest));
+    // Brackets are a pattern to some shells, and to curl a range unless the address in them is one.
+    words.push(shell(Path::new(&format!("{}://{}/v2/vectordb/collections/list", scheme(plan), edge.rest))));
     words.join(" ")
 }
 
@@ -146,6 +149,6 @@ fn token(plan: &Plan) -> Option<String> {
 /// A path as a shell takes it.
 fn shell(path: &Path) -> String {
     let text = path.to_string_lossy();
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,=@%".contains(c));
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,=@%:".contains(c));
     if plain { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -2,6 +2,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+use rcgen::SanType;
 use time::OffsetDateTime;
 
 use super::plan::Plan;
@@ -35,7 +36,7 @@ fn make(plan: &Plan, certs: &Path, now: OffsetDateTime) -> anyhow::Result<()> {
     let args = init::Args {
         out: certs.to_owned(),
         cn: super::plan::HOST.to_owned(),
-        san: Vec::new(),
+        san: plan.dialled().iter().map(ToString::to_string).collect(),
         layout: init::Layout::Mesh,
         data_nodes: data_nodes(plan)?,
         trust_domain: plan.trust_domain.clone(),
@@ -54,9 +55,24 @@ fn complete(plan: &Plan, certs: &Path, now: OffsetDateTime) -> anyhow::Result<()
     let nodes = plan.nodes.iter().filter(|_| plan.own_mesh).map(|node| mesh.join(&node.name));
     let edge = Some(certs.join("edge")).filter(|_| plan.own_edge && plan.tls_mode > 0);
     nodes.chain(edge).try_for_each(|folder| fresh(&folder.join("server.pem"), plan, now))?;
+    if plan.own_edge && plan.tls_mode > 0 {
+        names(&certs.join("edge/server.pem"), plan)?;
+    }
     for node in added {
         println!("made a certificate for {node}, which had none");
     }
+    Ok(())
+}
+
+/// A client verifies what it dials.
+fn names(leaf: &Path, plan: &Plan) -> anyhow::Result<()> {
+    let Some(address) = plan.dialled() else { return Ok(()) };
+    ensure!(
+        Facts::of_file(leaf)?.request.sans.contains(&SanType::IpAddress(address)),
+        "{} does not name {address}, so clients that dial it would refuse it; move {} away to have certificates made that do, or name another --dir",
+        leaf.display(),
+        plan.dir.join("certs").display()
+    );
     Ok(())
 }
 

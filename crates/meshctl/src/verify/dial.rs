@@ -35,8 +35,7 @@ pub(super) async fn attempt(probe: Probe, target: &Target, credentials: &Credent
 /// `Err` is a verdict too, reached before the request could be sent.
 async fn knock(probe: Probe, target: &Target, credentials: &Credentials) -> Result<Seen, Seen> {
     let hello = hello(probe, target.role.as_str(), credentials)?;
-    let tcp =
-        TcpStream::connect(target.address).await.map_err(|error| Seen::Failed(format!("cannot connect: {error}")))?;
+    let tcp = TcpStream::connect(target.address).await.map_err(|error| Seen::Unreachable(error.to_string()))?;
     match hello {
         None => Ok(plaintext(ask(tcp).await)),
         Some((config, name)) => {

@@ -3,7 +3,8 @@
 //! 1. Each internal port is tried in every way in which it must refuse, and in the one way in which it must serve.
 //! 2. A request is sent and the answer awaited: in TLS 1.3 a client finishes its handshake before the server has judged it,
 //!    so a finished handshake proves nothing. One byte of application data in answer to an intruder is a surprise.
-//! 3. Silence is no refusal, nor is a port where nobody listens: both are surprises. What could not be tried says so.
+//! 3. Silence is no refusal: it is a surprise. A port where nobody listens proves nothing either way, and is told apart from one
+//!    that lets an intruder in. What could not be tried says so.
 //!
 //! Parts: [`credentials`] is what the probes bring along, [`probe`] says what each tries and must see, `dial` tries it,
 //! `danger` is the verifier that lets an intruder talk to any server, [`report`] prints.
@@ -30,7 +31,7 @@ use probe::{Line, Probe};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  meshctl verify\n  meshctl verify --certs ./certs --target 10.0.0.5:22125=coordinator\n\n\
-    Exits 1 when any probe saw what it must not. A probe that could not be tried (an expired leaf is signed on the spot, which \
+    Exits 1 when any probe saw what it must not, or nobody listens. A probe that could not be tried (an expired leaf is signed on the spot, which \
     needs the mesh CA's key) is listed as `not tried`."
 )]
 pub struct Args {

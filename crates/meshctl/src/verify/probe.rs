@@ -69,7 +69,9 @@ pub enum Seen {
     Served(String),
     /// The connection stays open and nothing comes.
     Silent,
-    /// No connection, or no TLS on it, or something not to be taken for a refusal.
+    /// Nobody accepts a connection there.
+    Unreachable(String),
+    /// No TLS on the connection, or something not to be taken for a refusal.
     Failed(String),
     /// The probe lacked what it needs.
     NotTried(String),
@@ -82,6 +84,7 @@ impl fmt::Display for Seen {
             Self::Answered(how) => write!(f, "ANSWERED: {how}"),
             Self::Served(who) => write!(f, "served: {who}"),
             Self::Silent => f.write_str("neither refused nor served in time"),
+            Self::Unreachable(why) => write!(f, "nobody listens: {why}"),
             Self::Failed(why) => write!(f, "failed: {why}"),
             Self::NotTried(why) => write!(f, "not tried: {why}"),
         }
@@ -95,6 +98,8 @@ pub enum Verdict {
     Green,
     /// Not as it must be.
     Surprise,
+    /// Nobody was there to refuse or to serve: nothing is proven, and nobody was let in.
+    Absent,
     /// Unknown.
     NotTried,
 }
@@ -115,6 +120,12 @@ pub struct Line {
 }
 
 impl Line {
+    /// Whether an intruder had an answer: the surprise that is a hole.
+    #[must_use]
+    pub fn let_in(&self) -> bool {
+        self.probe != Probe::RightClient && matches!(self.seen, Seen::Answered(_) | Seen::Served(_))
+    }
+
     /// The line of `probe` against `target`.
     #[must_use]
     pub fn new(target: &Target, probe: Probe, seen: Seen) -> Self {
@@ -126,6 +137,7 @@ impl Line {
 fn judge(probe: Probe, seen: &Seen) -> Verdict {
     match (probe, seen) {
         (_, Seen::NotTried(_)) => Verdict::NotTried,
+        (_, Seen::Unreachable(_)) => Verdict::Absent,
         (Probe::RightClient, Seen::Served(_)) => Verdict::Green,
         (Probe::RightClient, _) => Verdict::Surprise,
         (_, Seen::Refused(_)) => Verdict::Green,
@@ -147,6 +159,22 @@ mod tests {
             for seen in &surprises {
                 assert_eq!(judge(probe, seen), Verdict::Surprise, "{probe}: {seen}");
             }
+        }
+    }
+
+    #[test]
+    fn nobody_there_is_neither_green_nor_let_in() {
+        let target = Target {
+            name: "a".into(),
+            address: ([127, 0, 0, 1], 1).into(),
+            role: "proxy".parse().unwrap(),
+            node: None,
+        };
+        for probe in Probe::ALL {
+            let line = Line::new(&target, probe, Seen::Unreachable(String::new()));
+            assert_eq!((line.verdict, line.let_in()), (Verdict::Absent, false), "{probe}");
+            let answered = Line::new(&target, probe, Seen::Answered(String::new()));
+            assert_eq!(answered.let_in(), probe != Probe::RightClient, "{probe}");
         }
     }
 

@@ -3,7 +3,8 @@
 //! 1. Every call of the API stands in one of the tables of `calls`. What is in none, and what is declared and not
 //!    built, answers UNIMPLEMENTED and names the call.
 //! 2. The database travels in the metadata `dbname`; a request's own `db_name` wins over it.
-//! 3. Credentials are checked before anything else, in every call.
+//! 3. Credentials are checked before anything else, in every call but those of `grpc.health.v1.Health`: a probe has none
+//!    (Kubernetes' `grpc:` cannot send any), and hears no more than /healthz tells whoever asks.
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,10 +12,13 @@ use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use rpc::milvus::milvus_service_server::MilvusServiceServer;
+use internaltls::foreign;
+use node::{CatchPanic, Health, HealthService};
+use rpc::milvus::milvus_service_server::{MilvusServiceServer, SERVICE_NAME};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::service::{InterceptorLayer, Routes};
+use tower::layer::layer_fn;
 
 use crate::error::Error;
 use crate::service::Service;
@@ -31,12 +35,19 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Everything gRPC that the edge serves.
-pub(crate) fn router(service: Arc<Service>, users: Users) -> Router {
+pub(crate) fn router(service: Arc<Service>, users: Users, health: Health) -> Router {
     let calls = MilvusServiceServer::new(Calls::new(service))
         .max_decoding_message_size(LARGEST)
         .max_encoding_message_size(usize::MAX);
     let check = move |request: tonic::Request<()>| admit(&users, request);
-    Routes::new(calls).into_axum_router().layer(InterceptorLayer::new(check)).layer(from_fn(name_unknown))
+    let health = HealthService::server(health, &[SERVICE_NAME]);
+    Routes::new(calls)
+        .into_axum_router()
+        .layer(InterceptorLayer::new(check))
+        // Below this line: what needs no credentials.
+        .route_service("/grpc.health.v1.Health/{*method}", health)
+        .layer(from_fn(name_unknown))
+        .layer(layer_fn(CatchPanic::new))
 }
 
 fn admit(users: &Users, request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
@@ -66,7 +77,7 @@ pub(crate) fn status(error: &Error) -> Status {
 
 /// Generated code answers a call it does not know with the bare number 12; here it gets its name.
 async fn name_unknown(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
+    let path = foreign::name(request.uri().path());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     let unnamed = headers.get(&STATUS).is_some_and(|status| status == "12") && !headers.contains_key(&MESSAGE);

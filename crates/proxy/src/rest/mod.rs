@@ -1,21 +1,30 @@
 //! The REST edge, version 2: a thin translation of the same service.
 //!
-//! 1. Every call is a POST with a JSON object. A GET without a body answers like the POST with `{}`.
+//! 1. Every call is a POST with a JSON object. A GET of a call that only reads answers like the POST; without a body,
+//!    like the one with `{}`. Every other method is 405.
 //! 2. A refusal is HTTP 200 with its code, as in Milvus. Other than 200 are: 401 without credentials, 404 for a path
-//!    that Milvus does not have, 408 when `Request-Timeout` runs out, and 501 with code 10 for what is not built here.
+//!    that Milvus does not have, 405 for a method and 415 for a content type or encoding that is not taken, 408 when
+//!    `Request-Timeout` runs out, 500 when a handler panics, and 501 with code 10 for what is not
+//!    built here.
 //! 3. Names in JSON count in any case.
 //! 4. A refusal is said after the request has been read, as far as it is small: HTTP/2 resets a request whose answer
-//!    overtakes it, and clients (curl 7.88 in one call of five) then report the reset and lose the answer.
+//!    overtakes it, and clients (curl 7.88 in one call of five) then report the reset and lose the answer. A client that
+//!    holds its body back until it hears from us (`Expect: 100-continue`) over HTTP/1.1 hears the refusal at once.
+//! 5. A call that changes anything needs `application/json`. A page of another site can make a browser send a form or
+//!    a text here without asking first, with the client certificate and from within the network of its user; JSON it
+//!    cannot send without a preflight (the Fetch standard, CORS), which nothing here answers.
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use crate::service::Service;
@@ -63,12 +72,25 @@ pub(crate) fn router(service: Arc<Service>, users: Users) -> Router {
 
 async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let outcome = match time_limit(request.headers()) {
-        Ok(limit) => tokio::time::timeout(limit, edge.answer(request)).await.unwrap_or(Err(Failure::Timeout)),
-        Err(failure) => refuse(request.into_body(), failure).await,
+        Ok(limit) => {
+            // A panic ends this call alone: over HTTP/1.1 it would take the connection along.
+            let answer = AssertUnwindSafe(edge.answer(request)).catch_unwind();
+            let answer = tokio::time::timeout(limit, answer).await;
+            answer.map_or(Err(Failure::Timeout), |ended| ended.unwrap_or(Err(Failure::Panicked)))
+        }
+        Err(failure) => {
+            let (head, body) = request.into_parts();
+            refuse(&head, body, failure).await
+        }
     };
     match outcome {
         Ok(body) => respond(StatusCode::OK, &body),
-        Err(failure) => respond(failure.status(), &json!({"code": failure.code(), "message": failure.message()})),
+        Err(failure) => {
+            let body = json!({"code": failure.code(), "message": failure.message()});
+            let mut response = respond(failure.status(), &body);
+            response.headers_mut().extend(failure.header());
+            response
+        }
     }
 }
 
@@ -85,7 +107,7 @@ impl Edge {
         let (head, body) = request.into_parts();
         let path = match self.admit(&head) {
             Ok(path) => path.to_owned(),
-            Err(failure) => return refuse(body, failure).await,
+            Err(failure) => return refuse(&head, body, failure).await,
         };
         let fields = read(&head.method, body).await?;
         let call = self.call(&head.headers, fields)?;
@@ -97,6 +119,10 @@ impl Edge {
     fn admit<'a>(&self, head: &'a Parts) -> Outcome<&'a str> {
         let path = call_path(&head.method, head.uri.path())?;
         self.users.check_rest(header(&head.headers, "authorization")).map_err(|_| Failure::Unauthenticated)?;
+        check_encoding(&head.headers)?;
+        if !paths::only_reads(path) {
+            check_type(&head.headers)?;
+        }
         Ok(path)
     }
 
@@ -129,8 +155,38 @@ fn succeeded(path: &str, data: Data) -> Value {
 
 /// The path below the root, of a method that is served.
 fn call_path<'a>(method: &Method, path: &'a str) -> Outcome<&'a str> {
-    let path = path.strip_prefix(ROOT).filter(|_| method == Method::POST || method == Method::GET);
-    path.filter(|path| paths::is_known(path)).ok_or(Failure::NotFound)
+    let path = path.strip_prefix(ROOT).filter(|path| paths::is_known(path)).ok_or(Failure::NotFound)?;
+    match (method, paths::only_reads(path)) {
+        (&Method::POST, _) | (&Method::GET, true) => Ok(path),
+        (_, true) => Err(Failure::Method("GET, POST")),
+        (_, false) => Err(Failure::Method("POST")),
+    }
+}
+
+/// The body must be sent as it is: no content coding is undone here.
+fn check_encoding(headers: &HeaderMap) -> Outcome<()> {
+    let coded = |value: &&HeaderValue| !matches!(value.as_bytes().trim_ascii(), b"" | b"identity");
+    match headers.get_all(CONTENT_ENCODING).iter().find(coded) {
+        None => Ok(()),
+        Some(value) => Err(Failure::Encoding(String::from_utf8_lossy(value.as_bytes()).into_owned())),
+    }
+}
+
+/// Whether every content type that is named is JSON, and one is.
+fn check_type(headers: &HeaderMap) -> Outcome<()> {
+    let mut sent = headers.get_all(CONTENT_TYPE).iter();
+    let json = |value: &HeaderValue| {
+        let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+        essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    };
+    match sent.next() {
+        None => Err(Failure::Type("none".into())),
+        // Two of them are read one way by a proxy before us and another way here: both must be what is wanted.
+        Some(first) => match std::iter::once(first).chain(sent).find(|value| !json(value)) {
+            None => Ok(()),
+            Some(other) => Err(Failure::Type(format!("`{}`", String::from_utf8_lossy(other.as_bytes())))),
+        },
+    }
 }
 
 async fn read(method: &Method, body: Body) -> Outcome<Fields> {
@@ -142,7 +198,13 @@ async fn read(method: &Method, body: Body) -> Outcome<Fields> {
 }
 
 /// The failure, once the rest of its request is out of the way.
-async fn refuse<T>(body: Body, failure: Failure) -> Outcome<T> {
+async fn refuse<T>(head: &Parts, body: Body, failure: Failure) -> Outcome<T> {
+    let waits = header(&head.headers, "expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+    if waits && head.version < Version::HTTP_2 {
+        // Nothing is on its way, and to read would be to ask for it (RFC 9110 section 10.1.1). Over HTTP/2 hyper sends no
+        // 100; there curl 7.88 sends its body after a second, but loses an answer that comes before it.
+        return Err(failure);
+    }
     // A body that is larger or slower than this is cut off, and its sender told by the protocol.
     let _ = tokio::time::timeout(REFUSED_TIME, axum::body::to_bytes(body, REFUSED)).await;
     Err(failure)

@@ -67,6 +67,7 @@ impl Service {
     /// To drop what is not there succeeds.
     pub(crate) async fn drop_collection(&self, request: api::DropCollectionRequest) -> Result<Status> {
         names::check_database(&request.db_name)?;
+        names::check_collection(&request.collection_name)?;
         let ask = mesh::DropCollectionRequest { collection: Some(cluster::by_name(&request.collection_name)) };
         match self.cluster.coordinator().drop_collection(ask).await {
             Err(status) if status.code() != tonic::Code::NotFound => Err(cluster::of_coordinator(&status, unknown)),

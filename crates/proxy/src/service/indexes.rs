@@ -10,11 +10,12 @@ use crate::{cluster, metric, names, schema};
 
 impl Service {
     pub(crate) async fn create_index(&self, request: api::CreateIndexRequest) -> Result<Status> {
+        names::check_if_named(names::check_index, &request.index_name)?;
         let collection = self.collection(&request.db_name, &request.collection_name).await?;
+        names::check_field(&request.field_name)?;
         let field = indexed_field(&collection, &request.field_name)?;
         let params = metric::index_params(field, &request.extra_params)?;
         let name = if request.index_name.is_empty() { field.name.clone() } else { request.index_name };
-        names::check_index(&name)?;
         if already(&collection, &name, &field.name, &params)? {
             return Ok(Status::default());
         }
@@ -30,6 +31,8 @@ impl Service {
         &self,
         request: api::DescribeIndexRequest,
     ) -> Result<api::DescribeIndexResponse> {
+        names::check_if_named(names::check_index, &request.index_name)?;
+        names::check_if_named(names::check_field, &request.field_name)?;
         let collection = self.collection(&request.db_name, &request.collection_name).await?;
         let asked: Vec<&Index> = collection.indexes.iter().filter(|index| is_asked(index, &request)).collect();
         if asked.is_empty() {
@@ -42,6 +45,8 @@ impl Service {
 
     /// To drop what is not there succeeds.
     pub(crate) async fn drop_index(&self, request: api::DropIndexRequest) -> Result<Status> {
+        names::check_if_named(names::check_index, &request.index_name)?;
+        names::check_if_named(names::check_field, &request.field_name)?;
         let collection = self.collection(&request.db_name, &request.collection_name).await?;
         let there = collection.indexes.iter().find(|index| {
             index.name == request.index_name || (request.index_name.is_empty() && index.field == request.field_name)

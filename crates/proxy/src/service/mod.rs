@@ -80,6 +80,7 @@ impl Service {
 
     async fn find(&self, db: &str, name: &str) -> Result<Option<Collection>> {
         names::check_database(db)?;
+        names::check_collection(name)?;
         let request = DescribeCollectionRequest { collection: Some(cluster::by_name(name)) };
         match self.cluster.coordinator().describe_collection(request).await {
             Ok(reply) => cluster::present(reply.into_inner().collection).map(Some),

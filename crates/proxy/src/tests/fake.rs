@@ -36,6 +36,15 @@ pub(super) fn cluster() -> Fake {
     Fake { cluster: Cluster::new(coordinator, wires.collect::<Vec<_>>()), nodes }
 }
 
+/// A cluster whose every call panics in the middle of the handler.
+pub(super) fn broken() -> Cluster {
+    let service = tower::service_fn(|_: http::Request<tonic::body::Body>| async {
+        tokio::task::yield_now().await;
+        panic!("a secret of the handler")
+    });
+    Cluster::new(BoxCloneSyncService::new(service), [])
+}
+
 fn wire(routes: Routes) -> Wire {
     let router = routes.prepare();
     let service = tower::service_fn(move |request: http::Request<tonic::body::Body>| {

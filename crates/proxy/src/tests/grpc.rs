@@ -15,12 +15,15 @@ use crate::schema::tests::simple;
 use crate::{Users, Wire};
 
 fn client(fake: &Fake, users: &Users) -> MilvusServiceClient<Wire> {
-    let (grpc, _) = crate::routers(fake.cluster.clone(), users);
-    let service = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+    let (grpc, _) = crate::routers(fake.cluster.clone(), users, node::Health::default());
+    MilvusServiceClient::new(through(grpc)).max_decoding_message_size(usize::MAX)
+}
+
+fn through(grpc: axum::Router) -> Wire {
+    BoxCloneSyncService::new(tower::service_fn(move |request: http::Request<tonic::body::Body>| {
         let grpc = grpc.clone();
         async move { grpc.oneshot(request).await.map(|reply| reply.map(tonic::body::Body::new)).map_err(|e| match e {}) }
-    });
-    MilvusServiceClient::new(BoxCloneSyncService::new(service)).max_decoding_message_size(usize::MAX)
+    }))
 }
 
 fn open() -> MilvusServiceClient<Wire> {
@@ -131,7 +134,7 @@ async fn unbuilt_filters_are_not_retried() {
 
 #[tokio::test]
 async fn calls_that_do_not_exist_are_named() {
-    let (grpc, _) = crate::routers(fake::cluster().cluster, &Users::Open);
+    let (grpc, _) = crate::routers(fake::cluster().cluster, &Users::Open, node::Health::default());
     let request = http::Request::post("/milvus.proto.milvus.MilvusService/Nope")
         .header("content-type", "application/grpc")
         .body(axum::body::Body::empty());
@@ -180,4 +183,65 @@ async fn messages_of_64_mb_pass() {
     };
     assert!(request.encoded_len() > 64 << 20);
     assert_eq!(client.insert(request).await.unwrap().into_inner().insert_cnt, 520);
+}
+
+#[tokio::test]
+async fn health_needs_no_credentials() {
+    use rpc::health::HealthCheckRequest;
+    use rpc::health::health_check_response::ServingStatus;
+    use rpc::health::health_client::HealthClient;
+
+    let health = node::Health::default();
+    let gate = health.require("peer");
+    let (grpc, _) = crate::routers(fake::cluster().cluster, &Users::Root("Milvus".into()), health);
+    let mut client = HealthClient::new(through(grpc));
+    let mut check = async |service: &str| {
+        let answer = client.check(HealthCheckRequest { service: service.into() }).await;
+        answer.map(|reply| reply.into_inner().status()).map_err(|status| status.code())
+    };
+    for service in ["", "milvus.proto.milvus.MilvusService"] {
+        gate.close("gone");
+        assert_eq!(check(service).await, Ok(ServingStatus::NotServing), "{service}");
+        gate.open();
+        assert_eq!(check(service).await, Ok(ServingStatus::Serving), "{service}");
+    }
+    assert_eq!(check("milvus.Nope").await, Err(Code::NotFound));
+}
+
+#[tokio::test]
+async fn long_names_fail_their_own_call() {
+    let long = "n".repeat(200 << 10);
+    let request = DescribeCollectionRequest { collection_name: long.clone(), ..Default::default() };
+    let status = open().describe_collection(request).await.unwrap().into_inner().status.unwrap();
+    assert_eq!((status.code, status.error_code), (1100, rpc::common::ErrorCode::IllegalArgument as i32));
+    assert!(status.reason.len() < 1_024, "{}", status.reason.len());
+    assert!(status.reason.ends_with("the length of a collection name must be less than 255 characters"));
+    let mut client = open();
+    ready(&mut client, &simple(DataType::Int64)).await;
+    let field = CreateIndexRequest { collection_name: "c".into(), field_name: long.clone(), ..Default::default() };
+    let status = client.create_index(field).await.unwrap().into_inner();
+    assert!(status.code == 1100 && status.reason.len() < 1_024, "{}: {}", status.code, status.reason.len());
+    let partition =
+        GetLoadStateRequest { collection_name: "c".into(), partition_names: vec![long.clone()], ..Default::default() };
+    let status = client.get_load_state(partition).await.unwrap().into_inner().status.unwrap();
+    assert!(status.code == 1100 && status.reason.len() < 1_024, "{}: {}", status.code, status.reason.len());
+    let filter = QueryRequest { collection_name: "c".into(), expr: format!("{long} > 3"), ..Default::default() };
+    let error = client.query(filter).await.unwrap_err();
+    assert!(error.message().len() < 2_048, "{}", error.message().len());
+    let drop = DropCollectionRequest { collection_name: "a-b".into(), ..Default::default() };
+    let status = client.drop_collection(drop).await.unwrap().into_inner();
+    assert_eq!(
+        status.reason,
+        "Invalid collection name: a-b. collection name can only contain numbers, letters and underscores"
+    );
+}
+
+#[tokio::test]
+async fn panic_is_an_error_of_its_call() {
+    let (grpc, _) = crate::routers(fake::broken(), &Users::Open, node::Health::default());
+    let mut client = MilvusServiceClient::new(through(grpc));
+    let error = client.show_collections(ShowCollectionsRequest::default()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Internal);
+    assert!(!error.message().contains("secret"), "{error}");
+    assert!(client.connect(ConnectRequest::default()).await.is_ok());
 }

@@ -1,6 +1,7 @@
 //! The REST edge, as curl would use it.
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{Request, Response, StatusCode, Version};
+use futures_util::stream;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -17,16 +18,31 @@ fn edge() -> Edge {
 }
 
 impl Edge {
+    /// What a client gets that sends JSON and says so, where `headers` do not say otherwise.
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (StatusCode, Value) {
-        let mut request = Request::builder().method(method).uri(format!("/v2/vectordb/{path}"));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let (_, rest) = crate::routers(self.fake.cluster.clone(), &self.users);
-        let response = rest.oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+        let json = [("content-type", "application/json")];
+        let named = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let headers: Vec<_> = headers.iter().chain(json.iter().filter(|_| !named)).copied().collect();
+        let response = self.raw(method, path, &headers, Body::from(body.to_owned()), Version::HTTP_11).await;
         let status = response.status();
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+        version: Version,
+    ) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(format!("/v2/vectordb/{path}")).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (_, rest) = crate::routers(self.fake.cluster.clone(), &self.users, node::Health::default());
+        rest.oneshot(request.body(body).unwrap()).await.unwrap()
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
@@ -119,7 +135,6 @@ async fn unbuilt_is_named_and_unknown_is_404() {
     let filtered = json!({"collectionName": "c", "filter": "color == 'c1'"}).to_string();
     assert_eq!(edge.send("POST", "entities/query", &[], &filtered).await.0, StatusCode::NOT_IMPLEMENTED);
     assert_eq!(edge.send("POST", "nope/list", &[], "{}").await.0, StatusCode::NOT_FOUND);
-    assert_eq!(edge.send("PUT", "collections/list", &[], "{}").await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -140,4 +155,119 @@ async fn a_missing_node_fails_the_whole() {
     let got = edge.post("entities/search", json!({"collectionName": "c", "data": [[1, 2]]})).await;
     assert_eq!(got["code"], json!(2));
     assert_eq!(got["message"], json!("data-node data-node-2: connection refused"));
+}
+
+/// Every path and what a browser sends for a page of another site without asking: a form or a text by POST, or a GET.
+#[tokio::test]
+async fn foreign_pages_change_nothing() {
+    let edge = edge().with_rows().await;
+    let drop = r#"{"collectionName": "c"}"#;
+    for kind in [
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "text/plain",
+        "",
+        "application/json,text/plain",
+        "application/jsonp",
+    ] {
+        let (status, body) = edge.send("POST", "collections/drop", &[("Content-Type", kind)], drop).await;
+        assert_eq!((status, &body["code"]), (StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!(1801)), "{kind}: {body}");
+        assert!(body["message"].as_str().unwrap().contains("send Content-Type: application/json"), "{body}");
+    }
+    let two = [("Content-Type", "application/json"), ("Content-Type", "text/plain")];
+    assert_eq!(edge.send("POST", "collections/drop", &two, drop).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let none = edge.raw("POST", "collections/drop", &[], Body::from(drop), Version::HTTP_2).await;
+    assert_eq!(none.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(none.headers()["accept"], "application/json");
+    for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+        let json = [("Content-Type", "application/json")];
+        let refused = edge.raw(method, "collections/drop", &json, Body::from(drop), Version::HTTP_11).await;
+        assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED, "{method}");
+        assert_eq!(refused.headers()["allow"], "POST", "{method}");
+        assert!(!refused.headers().keys().any(|name| name.as_str().starts_with("access-control")), "{method}");
+    }
+    assert_eq!(edge.post("collections/has", json!({"collectionName": "c"})).await["data"], json!({"has": true}));
+    for kind in ["application/json", "Application/JSON; charset=utf-8", " application/json ;x"] {
+        let (status, body) = edge.send("POST", "collections/drop", &[("Content-Type", kind)], drop).await;
+        assert_eq!((status, &body["code"]), (StatusCode::OK, &json!(0)), "{kind}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn reads_take_get_and_any_type() {
+    let edge = edge().with_rows().await;
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let listed = edge.send("POST", "collections/list", &form, "{}").await;
+    assert_eq!(listed, (StatusCode::OK, json!({"code": 0, "data": ["c"]})), "curl -d sends this type");
+    let (status, body) = edge.send("DELETE", "collections/list", &[], "{}").await;
+    assert_eq!((status, &body["code"]), (StatusCode::METHOD_NOT_ALLOWED, &json!(405)));
+    let refused = edge.raw("PUT", "collections/list", &[], Body::empty(), Version::HTTP_11).await;
+    assert_eq!(refused.headers()["allow"], "GET, POST");
+    assert_eq!(edge.send("PUT", "nope/list", &[], "{}").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn refused_encodings_are_named() {
+    let edge = edge().with_rows().await;
+    for path in ["entities/query", "entities/insert"] {
+        for coding in ["gzip", "br", "identity, gzip"] {
+            let headers = [("Content-Type", "application/json"), ("Content-Encoding", coding)];
+            let refused = edge.raw("POST", path, &headers, Body::from("\u{1f}"), Version::HTTP_11).await;
+            let (status, accepted) = (refused.status(), refused.headers()["accept-encoding"].clone());
+            let body: Value =
+                serde_json::from_slice(&axum::body::to_bytes(refused.into_body(), usize::MAX).await.unwrap()).unwrap();
+            assert_eq!((status, &body["code"]), (StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!(1801)), "{body}");
+            assert_eq!(accepted, "identity");
+            assert!(body["message"].as_str().unwrap().contains(&format!("`{coding}`")), "{body}");
+        }
+        let identity = [("Content-Encoding", "identity")];
+        assert_eq!(edge.send("POST", path, &identity, "{}").await.0, StatusCode::OK);
+    }
+}
+
+/// A body of which nothing ever comes, as of a client that waits for 100.
+fn held_back() -> Body {
+    Body::from_stream(stream::pending::<Result<String, std::io::Error>>())
+}
+
+const WAITS: [(&str, &str); 2] = [("Content-Type", "application/json"), ("Expect", "100-Continue")];
+
+#[tokio::test(start_paused = true)]
+async fn held_back_bodies_are_refused_at_once() {
+    let edge = edge().with_rows().await;
+    // The clock stands still but for timers: this is the time that the client waited.
+    let began = tokio::time::Instant::now();
+    let refused = edge.raw("PUT", "entities/insert", &WAITS, held_back(), Version::HTTP_11).await;
+    assert_eq!((refused.status(), began.elapsed()), (StatusCode::METHOD_NOT_ALLOWED, std::time::Duration::ZERO));
+}
+
+#[tokio::test]
+async fn long_names_fail_their_own_call() {
+    let edge = edge().with_rows().await;
+    let long = "n".repeat(200 << 10);
+    for (path, field, code) in [
+        ("collections/describe", "collectionName", 1100),
+        ("collections/drop", "collectionName", 1100),
+        ("collections/list", "dbName", 800),
+        ("entities/query", "collectionName", 1100),
+    ] {
+        let answer = edge.post(path, json!({field: &long})).await;
+        assert_eq!(answer["code"], json!(code), "{path}");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.len() < 2_048, "{path}: {}", message.len());
+    }
+    let text = edge.post("collections/describe", json!({"collectionName": long})).await["message"].clone();
+    assert!(
+        text.as_str().unwrap().ends_with("the length of a collection name must be less than 255 characters"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn panic_is_an_error_of_its_call() {
+    let fake = Fake { cluster: fake::broken(), nodes: Vec::new() };
+    let edge = Edge { fake, users: Users::Open };
+    let (status, body) = edge.send("POST", "collections/list", &[], "{}").await;
+    assert_eq!((status, &body["code"]), (StatusCode::INTERNAL_SERVER_ERROR, &json!(65_535)));
+    assert!(!body.to_string().contains("secret"), "{body}");
 }
