@@ -85,11 +85,17 @@ impl Default for Reload {
 /// Bounds on what a peer may cost before and between calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Handshakes under way at once on a listener. Default 256.
+    /// Connections of a listener that have sent no whole ClientHello yet, or wait for their turn after it; at most a quarter
+    /// of the descriptors that the process may have. Beyond it the address that has the most of them loses its oldest.
+    /// Default 1,024; each costs a socket and, once its ClientHello begins, that.
+    pub half_open: usize,
+    /// The time for a whole ClientHello. It shrinks from half of `half_open` on, to a twentieth at the bound. Default 10 s.
+    pub hello_timeout: Duration,
+    /// Handshakes whose keys are computed, at once on a listener; others wait for their turn. Default 256.
     pub handshakes: usize,
     /// Of those, from one address. Default 64.
     pub handshakes_per_address: usize,
-    /// A handshake's time. Default 10 s.
+    /// The time of a handshake from the server's first answer on. A twentieth while others wait for its place. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bytes read from the peer during a handshake. Default 64 KiB.
     pub handshake_bytes: usize,
@@ -112,6 +118,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            half_open: 1_024,
+            hello_timeout: Duration::from_secs(10),
             handshakes: 256,
             handshakes_per_address: 64,
             handshake_timeout: Duration::from_secs(10),

@@ -347,6 +347,7 @@ fn limits(values: &Values) -> Result<Limits, SettingsError> {
         keepalive_timeout: values.get(&KEEPALIVE_TIMEOUT)?,
         streams: values.get(&STREAMS)?,
         drain: values.get(&DRAIN)?,
+        ..Limits::default()
     })
 }
 
