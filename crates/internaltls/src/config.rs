@@ -109,8 +109,13 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// How long such a ping may stay unanswered; also TCP_USER_TIMEOUT. Default 10 s.
     pub keepalive_timeout: Duration,
-    /// Calls under way at once on one connection. Default 1,000.
+    /// Calls under way at once on one connection; a channel whose connection is full makes another, up to eight. At an edge
+    /// also the calls that a client may take back at once, and each second. Default 1,000. In the mesh each may hold 1 MiB
+    /// that is not read.
     pub streams: u32,
+    /// Calls of a channel that wait for a connection, or for a place on one; each holds its request. More are refused with
+    /// RESOURCE_EXHAUSTED. Default 4,096.
+    pub max_pending: usize,
     /// How long running calls may go on once a connection drains. Default 30 s.
     pub drain: Duration,
 }
@@ -130,6 +135,7 @@ impl Default for Limits {
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(10),
             streams: 1_000,
+            max_pending: 4_096,
             drain: Duration::from_secs(30),
         }
     }

@@ -144,7 +144,13 @@ impl Tasks {
     async fn serve(&self, settled: Settled) {
         let Settled { io, connection, chain, info } = settled;
         let shared = &self.shared;
-        let calls = Calls::new(shared.services.clone(), Arc::clone(&connection), info, shared.telemetry.clone());
+        let calls = Calls::new(
+            shared.services.clone(),
+            Arc::clone(&connection),
+            info,
+            shared.telemetry.clone(),
+            &shared.limits,
+        );
         tokio::select! {
             biased;
             () = drive(io, &shared.http, calls, &connection, &shared.limits) => {}

@@ -9,8 +9,10 @@
 //!
 //! The parts, in the order a connection meets them: `accept`, `gate` (with `table`), `handshake` (with
 //! `metered` and `refusal`),
-//! `listener` (with `threads`), `drive` (with `http`), `call` (with `leave`, `deadline`, `service` and `body`).
+//! `listener` (with `threads`), `drive` (with `http`), `call` (with `leave`, `deadline`, `service`,
+//! `allowance` and `body`), `reply`.
 mod accept;
+mod allowance;
 mod body;
 mod call;
 pub(crate) mod deadline;
@@ -23,6 +25,7 @@ mod linger;
 pub(crate) mod listener;
 mod metered;
 mod refusal;
+pub(crate) mod reply;
 pub(crate) mod service;
 mod table;
 mod threads;

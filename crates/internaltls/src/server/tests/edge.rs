@@ -427,3 +427,53 @@ async fn invariant_5_a_client_whose_leaf_expires_is_drained_and_cut() {
     let counted = outside.edge.telemetry().encode();
     assert!(counted.contains("internaltls_connections_cut_total{reason=\"expiry\"} 1"), "{counted}");
 }
+
+/// Begins calls and takes them back at once, so many at a time; how many were begun before the connection ended.
+async fn take_back(outside: &Outside, most: usize, at_a_time: usize) -> usize {
+    let stream = outside.tls(outside.both, outside.dialer("h2", None)).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut begun = 0;
+    while begun < most {
+        let Ok(mut send) = within("a turn", send.clone().ready()).await else { break };
+        for _ in 0..at_a_time {
+            let request = Request::post("https://localhost/test.Echo/Never").header("content-type", "application/grpc");
+            let Ok((_, mut stream)) = send.send_request(request.body(()).unwrap(), false) else { break };
+            stream.send_reset(h2::Reason::CANCEL);
+            begun += 1;
+        }
+        // The other tasks of this thread have their turns.
+        tokio::task::yield_now().await;
+        if connection.is_finished() {
+            break;
+        }
+    }
+    begun
+}
+
+#[tokio::test]
+async fn invariant_8_rapid_resets_end_their_connection() {
+    let limits = Limits { streams: 100, ..Limits::default() };
+    let outside = Outside::with(EdgeMode::OneWay, limits).await;
+    let bystander = outside.grpc().await;
+    assert_eq!(bystander.answer("Who", None).await.0, Code::Ok);
+    // As many as there are streams is what a client may take back whose deadlines pass.
+    assert_eq!(take_back(&outside, 90, 90).await, 90);
+    // Slowly enough for each to be looked at, and in bursts that are not.
+    for at_a_time in [1, 500] {
+        let begun = take_back(&outside, 20_000, at_a_time).await;
+        assert!(begun < 20_000, "{at_a_time} at a time: a client took back {begun} calls, and more");
+    }
+    let counted = outside.edge.telemetry().encode();
+    assert!(counted.contains("internaltls_connections_cut_total{reason=\"cancellations\"}"), "{counted}");
+    assert_eq!(bystander.answer("Who", None).await.0, Code::Ok);
+}
+
+#[tokio::test]
+async fn long_status_texts_are_cut_at_an_edge() {
+    let outside = Outside::open(EdgeMode::OneWay).await;
+    let client = outside.grpc().await;
+    let (code, headers) = client.answer("Wordy", None).await;
+    assert_eq!(code, Code::NotFound);
+    assert!(headers["grpc-message"].len() <= 1_024, "{headers:?}");
+}
