@@ -93,9 +93,10 @@ pub struct Limits {
     pub hello_timeout: Duration,
     /// Handshakes whose keys are computed, at once on a listener; others wait for their turn. Default 256.
     pub handshakes: usize,
-    /// Of those, from one address. Default 64.
+    /// Of those, from one address; half of all while no more are under way. Default 64.
     pub handshakes_per_address: usize,
-    /// The time of a handshake from the server's first answer on. A twentieth while others wait for its place. Default 10 s.
+    /// The time of a handshake from the server's first answer on. A twentieth while others wait for its place, a hundredth
+    /// when they are many. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bytes read from the peer during a handshake. Default 64 KiB.
     pub handshake_bytes: usize,

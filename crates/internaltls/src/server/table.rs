@@ -6,9 +6,13 @@
 //! 2. Nobody who comes is made to wait for `accept`, and no silence earns a place. At most `half_open` handshakes are in the
 //!    first two phases; one more makes the address that has the most of them lose its oldest, a Hello before a Ready. So a
 //!    flood displaces itself, and behind one NAT a client displaces the flood.
-//! 3. A free slot goes to the address that holds the fewest, of those to one that authenticated lately, of those to the
-//!    oldest. An address holds at most its share of them.
-//! 4. The time that a phase has shrinks while others wait for what it holds, to a twentieth: see [`squeezed`].
+//! 3. A free slot goes to the address that holds the fewest, of those to one that authenticated lately, of those to whoever
+//!    came last. An address holds at most its share of them, or half of
+//!    all while no more are taken. Last come is first served because a queue only grows when slots
+//!    are held by silence, and then it is full of what came to be silent: in its order a client would wait for all of that.
+//!    Who waits longest gives way first.
+//! 4. The time that a phase has shrinks while others wait for what it holds, to a twentieth, see [`squeezed`]; that of slots
+//!    for which many wait to a hundredth.
 //! 5. A quarter of both kinds of places is kept for addresses that authenticated lately: they are not displaced by strangers
 //!    as long as they stay within it. They are forgotten after a day, and the least recent first.
 //! 6. A listener is *pressed* while a bound is near, and for a moment after. Whoever can put off what makes peers dial anew
@@ -22,6 +26,8 @@ use std::time::{Duration, Instant};
 const KEPT: usize = 4;
 /// The time of a phase shrinks to one in so many.
 const SQUEEZE: u32 = 20;
+/// And that of slots for which many wait, to one in so many of that.
+const MOST_ROWS: u32 = 5;
 /// Addresses that are remembered.
 const KNOWN_AT_MOST: usize = 1_024;
 /// How long they are.
@@ -69,7 +75,14 @@ struct Lane {
     hello: BTreeSet<Ticket>,
     ready: BTreeSet<Ticket>,
     keys: usize,
+    /// It authenticated lately.
+    known: bool,
 }
+
+/// The order in which addresses pay: the last one first.
+type Weight = (usize, Reverse<Ticket>, IpAddr);
+/// The order in which addresses get slots: the first one first. The second part is whether it is a stranger.
+type Turn = (usize, bool, Reverse<Ticket>, IpAddr);
 
 impl Lane {
     fn half_open(&self) -> usize {
@@ -78,6 +91,14 @@ impl Lane {
 
     fn is_empty(&self) -> bool {
         self.half_open() + self.keys == 0
+    }
+
+    fn weight(&self, address: IpAddr) -> Option<Weight> {
+        self.oldest().map(|oldest| (self.half_open(), Reverse(oldest), address))
+    }
+
+    fn turn(&self, address: IpAddr) -> Option<Turn> {
+        self.ready.last().map(|last| (self.keys, !self.known, Reverse(*last), address))
     }
 
     fn oldest(&self) -> Option<Ticket> {
@@ -107,7 +128,15 @@ pub(super) struct Table {
     next: Ticket,
     seats: HashMap<Ticket, Seat>,
     lanes: HashMap<IpAddr, Lane>,
+    /// The lanes that have handshakes without keys, of strangers and of known addresses. A flood comes from many addresses,
+    /// and each of its connections asks who pays.
+    strangers: BTreeSet<Weight>,
+    acquaintances: BTreeSet<Weight>,
+    /// The lanes in which somebody waits for a slot.
+    turns: BTreeSet<Turn>,
     half_open: usize,
+    /// Of those, of known addresses.
+    known_half_open: usize,
     ready: usize,
     keys: usize,
     known: HashMap<IpAddr, Instant>,
@@ -122,7 +151,11 @@ impl Table {
             next: 0,
             seats: HashMap::new(),
             lanes: HashMap::new(),
+            strangers: BTreeSet::new(),
+            acquaintances: BTreeSet::new(),
+            turns: BTreeSet::new(),
             half_open: 0,
+            known_half_open: 0,
             ready: 0,
             keys: 0,
             known: HashMap::new(),
@@ -137,9 +170,9 @@ impl Table {
         let displaced = if full { self.displace(now) } else { None };
         let ticket = self.next;
         self.next += 1;
-        self.seats.insert(ticket, Seat { address, phase: Phase::Hello, since: now });
-        self.lanes.entry(address).or_default().hello.insert(ticket);
-        self.half_open += 1;
+        // It comes out of nowhere into its first phase, as it goes from one to the next.
+        self.seats.insert(ticket, Seat { address, phase: Phase::Displaced, since: now });
+        self.set_phase(ticket, Phase::Hello, now);
         if self.half_open * 2 > self.bounds.half_open {
             self.pressed_at = Some(now);
         }
@@ -149,22 +182,17 @@ impl Table {
     /// Displaces one handshake without keys, if there is any.
     pub(super) fn displace(&mut self, now: Instant) -> Option<Ticket> {
         self.pressed_at = Some(now);
-        let victim = self.victim(now)?;
+        let victim = self.victim()?;
         self.set_phase(victim, Phase::Displaced, now);
         Some(victim)
     }
 
     /// The oldest of the address that has the most; strangers before addresses that are known and within the kept share.
-    fn victim(&self, now: Instant) -> Option<Ticket> {
-        let known: usize =
-            self.lanes.iter().filter(|(at, _)| self.is_known(at, now)).map(|(_, lane)| lane.half_open()).sum();
-        let spare_known = known <= self.bounds.half_open / KEPT;
-        let candidates = self.lanes.iter().filter_map(|(address, lane)| {
-            let oldest = lane.oldest()?;
-            let spared = spare_known && self.is_known(address, now);
-            Some((!spared, lane.half_open(), Reverse(oldest)))
-        });
-        candidates.max().map(|(_, _, Reverse(oldest))| oldest)
+    fn victim(&self) -> Option<Ticket> {
+        let (stranger, known) = (self.strangers.last(), self.acquaintances.last());
+        let spare_known = self.known_half_open <= self.bounds.half_open / KEPT;
+        let pays = if spare_known { stranger.or(known) } else { stranger.max(known) };
+        pays.map(|(_, Reverse(oldest), _)| *oldest)
     }
 
     /// The ClientHello is whole. Gives the tickets that have got a slot.
@@ -196,6 +224,7 @@ impl Table {
             oldest.map(|address| self.known.remove(&address));
         }
         self.known.insert(address, now);
+        self.change_lane(address, now, |lane| lane.known = true);
     }
 
     /// Every handshake ends.
@@ -231,7 +260,7 @@ impl Table {
         let Some(seat) = self.seats.get(&ticket) else { return Duration::ZERO };
         let (allowed, whole) = self.allowed(seat);
         let left = allowed.saturating_sub(now.saturating_duration_since(seat.since));
-        left.min(whole / (2 * SQUEEZE))
+        left.min(whole / (SQUEEZE * MOST_ROWS))
     }
 
     /// The time of a phase, now and at best.
@@ -241,15 +270,23 @@ impl Table {
             Phase::Hello => (squeezed(hello_time, self.half_open, half_open), hello_time),
             // That it waits is not the client's fault.
             Phase::Ready | Phase::Displaced => (hello_time, hello_time),
-            Phase::Keys if self.is_waited_for(seat.address) => (keys_time / SQUEEZE, keys_time),
-            Phase::Keys => (keys_time, keys_time),
+            Phase::Keys => match self.waiting_for(seat.address) {
+                0 => (keys_time, keys_time),
+                // The more wait for each slot, the less.
+                waiting => {
+                    let rows = (waiting / self.bounds.keys_per_address) as u32;
+                    (keys_time / SQUEEZE / (1 + rows).min(MOST_ROWS), keys_time)
+                }
+            },
         }
     }
 
-    /// Whether somebody waits for the slot of a handshake of this address.
-    fn is_waited_for(&self, address: IpAddr) -> bool {
-        let of_its_own = self.lanes.get(&address).is_some_and(|lane| !lane.ready.is_empty());
-        of_its_own || (self.ready > 0 && self.keys + self.kept() >= self.bounds.keys)
+    /// How many wait for the slot of a handshake of this address.
+    fn waiting_for(&self, address: IpAddr) -> usize {
+        if self.keys + self.kept() >= self.bounds.keys {
+            return self.ready;
+        }
+        self.lanes.get(&address).map_or(0, |lane| lane.ready.len())
     }
 
     fn kept(&self) -> usize {
@@ -263,7 +300,7 @@ impl Table {
     /// Gives free slots away.
     fn promote(&mut self, now: Instant) -> Vec<Ticket> {
         let mut promoted = Vec::new();
-        while let Some(ticket) = self.whose_turn(now) {
+        while let Some(ticket) = self.whose_turn() {
             self.set_phase(ticket, Phase::Keys, now);
             promoted.push(ticket);
         }
@@ -273,59 +310,63 @@ impl Table {
         promoted
     }
 
-    fn whose_turn(&self, now: Instant) -> Option<Ticket> {
+    fn whose_turn(&self) -> Option<Ticket> {
         if self.ready == 0 || self.keys >= self.bounds.keys {
             return None;
         }
         let open_to_all = self.keys + self.kept() < self.bounds.keys;
-        let waiting = self.lanes.iter().filter_map(|(address, lane)| {
-            let first = *lane.ready.first()?;
-            let stranger = !self.is_known(address, now);
-            let may = lane.keys < self.bounds.keys_per_address && (open_to_all || !stranger);
-            may.then_some((lane.keys, stranger, first))
-        });
-        waiting.min().map(|(_, _, first)| first)
+        let share = self.bounds.keys_per_address;
+        // Half of all slots are open to whoever comes: one address alone must not wait while most are free.
+        let most = if self.keys < self.bounds.keys / 2 { share.max(self.bounds.keys / 2) } else { share };
+        let within = self.turns.iter().take_while(|(keys, ..)| *keys < most);
+        let mut may = within.filter(|(_, stranger, ..)| open_to_all || !stranger);
+        may.next().map(|(_, _, Reverse(last), _)| *last)
     }
 
     /// The one place where a phase changes, so that the counts fit.
     fn set_phase(&mut self, ticket: Ticket, phase: Phase, now: Instant) {
         let Some(seat) = self.seats.get_mut(&ticket) else { return };
-        let lane = self.lanes.entry(seat.address).or_default();
-        match seat.phase {
-            Phase::Hello => lane.hello.remove(&ticket),
-            Phase::Ready => lane.ready.remove(&ticket),
-            Phase::Keys => {
-                lane.keys -= 1;
-                true
-            }
-            Phase::Displaced => false,
-        };
-        match phase {
-            Phase::Hello => lane.hello.insert(ticket),
-            Phase::Ready => lane.ready.insert(ticket),
-            Phase::Keys => {
-                lane.keys += 1;
-                true
-            }
-            Phase::Displaced => false,
-        };
-        let (was, is) = (seat.phase, phase);
-        let count = |kind: &[Phase]| (kind.contains(&was), kind.contains(&is));
-        for (counter, kind) in [
-            (&mut self.half_open, &[Phase::Hello, Phase::Ready][..]),
-            (&mut self.ready, &[Phase::Ready][..]),
-            (&mut self.keys, &[Phase::Keys][..]),
-        ] {
-            match count(kind) {
-                (true, false) => *counter -= 1,
-                (false, true) => *counter += 1,
-                _ => {}
-            }
-        }
-        if lane.is_empty() {
-            self.lanes.remove(&seat.address);
-        }
+        let (was, address) = (seat.phase, seat.address);
         (seat.phase, seat.since) = (phase, now);
+        self.change_lane(address, now, |lane| {
+            match was {
+                Phase::Hello => _ = lane.hello.remove(&ticket),
+                Phase::Ready => _ = lane.ready.remove(&ticket),
+                Phase::Keys => lane.keys -= 1,
+                Phase::Displaced => {}
+            }
+            match phase {
+                Phase::Hello => _ = lane.hello.insert(ticket),
+                Phase::Ready => _ = lane.ready.insert(ticket),
+                Phase::Keys => lane.keys += 1,
+                Phase::Displaced => {}
+            }
+        });
+    }
+
+    /// The one place where a lane changes, so that the orders fit.
+    fn change_lane(&mut self, address: IpAddr, now: Instant, change: impl FnOnce(&mut Lane)) {
+        let known = self.is_known(&address, now);
+        let lane = self.lanes.entry(address).or_insert_with(|| Lane { known, ..Lane::default() });
+        let weights = if lane.known { &mut self.acquaintances } else { &mut self.strangers };
+        lane.weight(address).map(|weight| weights.remove(&weight));
+        lane.turn(address).map(|turn| self.turns.remove(&turn));
+        self.half_open -= lane.half_open();
+        self.known_half_open -= if lane.known { lane.half_open() } else { 0 };
+        self.ready -= lane.ready.len();
+        self.keys -= lane.keys;
+        change(lane);
+        if lane.is_empty() {
+            self.lanes.remove(&address);
+            return;
+        }
+        let weights = if lane.known { &mut self.acquaintances } else { &mut self.strangers };
+        weights.extend(lane.weight(address));
+        self.turns.extend(lane.turn(address));
+        self.half_open += lane.half_open();
+        self.known_half_open += if lane.known { lane.half_open() } else { 0 };
+        self.ready += lane.ready.len();
+        self.keys += lane.keys;
     }
 }
 
@@ -404,7 +445,7 @@ mod tests {
         let flood: Vec<Ticket> = (0..6).map(|_| come(&mut table, 1)).collect();
         let client = come(&mut table, 2);
         assert_eq!(order, [flood[0], flood[1], flood[2], client], "three are its share, the fourth is free");
-        assert_eq!(table.leave(flood[0], now), [flood[3]]);
+        assert_eq!(table.leave(flood[0], now), [flood[5]], "the last of those that wait");
     }
 
     #[test]
@@ -504,11 +545,17 @@ mod tests {
                 prop_assert!(table.half_open <= BOUNDS.half_open && table.keys <= BOUNDS.keys);
                 prop_assert_eq!(table.half_open, phase(Phase::Hello) + phase(Phase::Ready));
                 prop_assert_eq!((table.ready, table.keys), (phase(Phase::Ready), phase(Phase::Keys)));
-                prop_assert!(table.lanes.values().all(|lane| !lane.is_empty() && lane.keys <= BOUNDS.keys_per_address));
+                prop_assert!(table.lanes.values().all(|lane| !lane.is_empty() && lane.keys <= BOUNDS.keys_per_address.max(BOUNDS.keys / 2)));
                 prop_assert_eq!(table.lanes.values().map(Lane::half_open).sum::<usize>(), table.half_open);
+                let weights: BTreeSet<Weight> = table.strangers.union(&table.acquaintances).copied().collect();
+                let weigh = |(address, lane): (&IpAddr, &Lane)| lane.weight(*address);
+                prop_assert_eq!(weights, table.lanes.iter().filter_map(weigh).collect::<BTreeSet<_>>());
+                let turn = |(address, lane): (&IpAddr, &Lane)| lane.turn(*address);
+                prop_assert_eq!(&table.turns, &table.lanes.iter().filter_map(turn).collect::<BTreeSet<_>>());
             }
             live.into_iter().for_each(|ticket| drop(table.leave(ticket, now)));
-            prop_assert!(table.seats.is_empty() && table.lanes.is_empty());
+            prop_assert!(table.seats.is_empty() && table.lanes.is_empty() && table.turns.is_empty());
+            prop_assert_eq!((table.half_open, table.known_half_open, table.ready, table.keys), (0, 0, 0, 0));
         }
     }
 }

@@ -10,8 +10,6 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::bench::until;
 
-/// What is opened again each second, at most.
-const AGAIN: u32 = 1_000;
 /// A fatal alert, `internal_error`.
 const TURNED_AWAY: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
@@ -39,8 +37,6 @@ impl Attack {
 pub(crate) struct Told {
     /// Connections that were opened.
     pub(crate) opened: usize,
-    /// Those that the other side closed.
-    pub(crate) closed: usize,
     /// Those that heard an alert before.
     pub(crate) alerts: usize,
 }
@@ -48,7 +44,6 @@ pub(crate) struct Told {
 #[derive(Debug, Default)]
 struct Counts {
     opened: AtomicUsize,
-    closed: AtomicUsize,
     alerts: AtomicUsize,
     stop: AtomicBool,
 }
@@ -56,7 +51,7 @@ struct Counts {
 impl Counts {
     fn told(&self) -> Told {
         let now = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        Told { opened: now(&self.opened), closed: now(&self.closed), alerts: now(&self.alerts) }
+        Told { opened: now(&self.opened), alerts: now(&self.alerts) }
     }
 }
 
@@ -78,16 +73,26 @@ struct Bot {
 }
 
 impl Flood {
-    /// `hello` is a whole ClientHello.
-    pub(crate) fn start(attack: Attack, to: SocketAddr, hello: Vec<u8>, count: usize, addresses: u8) -> Self {
+    /// `hello` is a whole ClientHello, `again` how many are opened again each second.
+    pub(crate) fn start(
+        attack: Attack,
+        to: SocketAddr,
+        hello: Vec<u8>,
+        count: usize,
+        addresses: u8,
+        again: u32,
+    ) -> Self {
         let counts = Arc::new(Counts::default());
-        let pause = Duration::from_secs(count as u64) / AGAIN;
+        // Spread, so that those who were closed at once do not come again at once.
+        let pause = move |nth: usize| {
+            2 * Duration::from_secs(count as u64) / again * (nth * 7_919 % count) as u32 / count as u32
+        };
         let bot = {
             let (hello, counts) = (Arc::<[u8]>::from(hello), Arc::clone(&counts));
             move |nth: usize| {
                 let last = u8::try_from(nth % usize::from(addresses)).unwrap() + 1;
                 let from = Ipv4Addr::new(127, 0, 0, last);
-                Bot { attack, from, to, hello: Arc::clone(&hello), pause, counts: Arc::clone(&counts) }
+                Bot { attack, from, to, hello: Arc::clone(&hello), pause: pause(nth), counts: Arc::clone(&counts) }
             }
         };
         let stop = Arc::clone(&counts);
@@ -133,7 +138,6 @@ impl Bot {
         let mut stream = socket.connect(self.to).await?;
         self.counts.opened.fetch_add(1, Ordering::Relaxed);
         let heard = self.attack(&mut stream).await;
-        self.counts.closed.fetch_add(1, Ordering::Relaxed);
         if heard?.ends_with(&TURNED_AWAY) {
             self.counts.alerts.fetch_add(1, Ordering::Relaxed);
         }

@@ -170,6 +170,7 @@ impl Scene {
 /// Connects until the server has shown that it lets us in.
 async fn come(config: Arc<ClientConfig>, address: SocketAddr) -> std::io::Result<()> {
     let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
     let name = ServerName::try_from(NAME).unwrap();
     let mut stream = TlsConnector::from(config).connect(name, stream).await?;
     stream.write_all(PREFACE).await?;
