@@ -245,6 +245,8 @@ impl Dialer {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(shared_window(limits.streams))
             .max_header_list_size(HEADER_LIST)
+            // A late answer to a call that was taken back is dropped in silence, and counts nothing against its connection.
+            .max_concurrent_reset_streams(limits.streams as usize)
             .max_local_error_reset_streams(None)
             .keep_alive_interval(limits.keepalive_interval)
             .keep_alive_timeout(limits.keepalive_timeout)

@@ -222,7 +222,7 @@ mod tests {
                 prop_assert!(is.code() == was.code() || is.code() == Code::ResourceExhausted);
                 if is.code() == was.code() && is.message() != was.message() {
                     let kept = is.message().strip_suffix(CUT).unwrap();
-                    prop_assert!(was.message().starts_with(kept) && !kept.contains(char::REPLACEMENT_CHARACTER));
+                    prop_assert!(was.message().starts_with(kept));
                 }
             }
             let mut again = after.clone();

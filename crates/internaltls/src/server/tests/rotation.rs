@@ -51,7 +51,9 @@ fn press(scene: &Scene) -> tokio_util::task::AbortOnDropHandle<()> {
         let mut held = std::collections::VecDeque::new();
         loop {
             held.push_back(TcpStream::connect(address).await.unwrap());
-            held.truncate(8);
+            if held.len() > 8 {
+                held.pop_front();
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }))
