@@ -25,7 +25,7 @@ use super::pki::{Authority, Node};
 
 const NAME: &str = "data-node.mesh.internal";
 /// From one new client to the next.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(7);
 /// What a client waits at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Calls under way over the mesh.
