@@ -94,7 +94,7 @@ impl Streams {
         let mut turn = 0_u32;
         poll_fn(|cx| {
             let polled = Pin::new(&mut taking_in).poll(cx);
-            if polled.is_pending() && turn > 0 && (turn < OFTEN || turn % SELDOM == 0) {
+            if polled.is_pending() && turn > 0 && (turn < OFTEN || turn.is_multiple_of(SELDOM)) {
                 self.0.store(taking_in.current_max_send_streams(), Ordering::Relaxed);
             }
             turn = turn.wrapping_add(1);
