@@ -159,6 +159,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_lack_of_descriptors_makes_handshakes_give_way() {
+        let (script, _) = script(&[rustix::io::Errno::MFILE]);
+        let (gate, telemetry) = (Gate::new(&Limits::default()), Telemetry::new());
+        let silent = gate.enter([10, 0, 0, 1].into());
+        tokio::select! {
+            error = accept_all(&script, &gate, &telemetry, |_, _, _| ()) => panic!("ended with {error}"),
+            lost = silent.lost() => assert_eq!(lost.label(), "crowded"),
+        }
+    }
+
+    #[tokio::test]
     async fn a_broken_listener_ends_the_loop() {
         let (script, _) = script(&[rustix::io::Errno::BADF]);
         let error = accept_all(&script, &Gate::new(&Limits::default()), &Telemetry::new(), |_, _, _| ()).await;

@@ -144,6 +144,7 @@ fn spawn(channel: &Channel, asked: &str, timeout: Option<Duration>) -> JoinHandl
 }
 
 /// Lets `deadlines` calls expire while the listener's thread stands still, beside some that have time.
+#[expect(clippy::await_holding_lock, reason = "that is what holds the thread of the listener up")]
 async fn stall(deadlines: usize) {
     let mut shared = Shared::new().await;
     let held = shared.held().await;
@@ -171,7 +172,6 @@ async fn stall(deadlines: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::await_holding_lock, reason = "that is what holds the thread of the listener up")]
 async fn deadlines_in_a_stall_spare_bystanders() {
     for deadlines in [1, 20, 21, 60, 300, 990] {
         stall(deadlines).await;

@@ -48,6 +48,34 @@ async fn pings_of_a_client_without_calls_are_answered() {
     driver.abort();
 }
 
+#[tokio::test]
+async fn invariant_8_a_foreign_clients_metadata_fails_its_own_call() {
+    let rig = Rig::plaintext(Limits::default(), Policy::allow_all()).await;
+    let stream = TcpStream::connect(rig.address).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let call = async |method: &str, notes: usize| {
+        let request = http::Request::post(format!("http://test/test.Echo/{method}"))
+            .header("content-type", "application/grpc")
+            .header("x-notes", "n".repeat(notes));
+        let (answer, _) = send.clone().send_request(request.body(()).unwrap(), true).unwrap();
+        answer.await.map(|answer| answer.status())
+    };
+    let held = call("Hold", 1);
+    let beside = async {
+        within("the bystander begins", rig.behaviour.begun.notified()).await;
+        for notes in [40 * 1024, 120 * 1024] {
+            let refused = within("an answer", call("Who", notes)).await;
+            let too_large = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            assert!(refused.is_err() || refused.as_ref().unwrap() == &too_large, "{notes}: {refused:?}");
+        }
+        rig.behaviour.release.add_permits(1);
+    };
+    let (held, ()) = tokio::join!(held, beside);
+    assert_eq!(held.unwrap(), http::StatusCode::OK);
+    driver.abort();
+}
+
 /// A TLS record that says a long handshake message follows.
 const NEVER_ENDING: [u8; 9] = [0x16, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff];
 
