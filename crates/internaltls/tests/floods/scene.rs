@@ -199,6 +199,7 @@ async fn open_edge(server: &Node) -> (Edge, SocketAddr, AbortOnDropHandle<()>) {
         require_client_auth_eku: false,
         reload: Reload { watch: false, ..Reload::default() },
         limits: Limits::default(),
+        state: None,
     };
     let edge = Edge::open(config).await.unwrap();
     let both = edge.bind(([127, 0, 0, 1], 0).into()).unwrap();
