@@ -85,11 +85,18 @@ impl Default for Reload {
 /// Bounds on what a peer may cost before and between calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Handshakes under way at once on a listener. Default 256.
+    /// Connections of a listener that have sent no whole ClientHello yet, or wait for their turn after it; at most a quarter
+    /// of the descriptors that the process may have. Beyond it the address that has the most of them loses its oldest.
+    /// Default 1,024; each costs a socket and, once its ClientHello begins, that.
+    pub half_open: usize,
+    /// The time for a whole ClientHello. It shrinks from half of `half_open` on, to a twentieth at the bound. Default 10 s.
+    pub hello_timeout: Duration,
+    /// Handshakes whose keys are computed, at once on a listener; others wait for their turn. Default 256.
     pub handshakes: usize,
-    /// Of those, from one address. Default 64.
+    /// Of those, from one address; half of all while no more are under way. Default 64.
     pub handshakes_per_address: usize,
-    /// A handshake's time. Default 10 s.
+    /// The time of a handshake from the server's first answer on. A twentieth while others wait for its place, a hundredth
+    /// when they are many. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bytes read from the peer during a handshake. Default 64 KiB.
     pub handshake_bytes: usize,
@@ -103,8 +110,13 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// How long such a ping may stay unanswered; also TCP_USER_TIMEOUT. Default 10 s.
     pub keepalive_timeout: Duration,
-    /// Calls under way at once on one connection. Default 1,000.
+    /// Calls under way at once on one connection; a channel whose connection is full makes another, up to eight. At an edge
+    /// also the calls that a client may take back at once, and each second. Default 1,000. In the mesh each may hold 1 MiB
+    /// that is not read.
     pub streams: u32,
+    /// Calls of a channel that wait for a connection, or for a place on one; each holds its request. More are refused with
+    /// RESOURCE_EXHAUSTED. Default 4,096.
+    pub max_pending: usize,
     /// How long running calls may go on once a connection drains. Default 30 s.
     pub drain: Duration,
 }
@@ -112,6 +124,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            half_open: 1_024,
+            hello_timeout: Duration::from_secs(10),
             handshakes: 256,
             handshakes_per_address: 64,
             handshake_timeout: Duration::from_secs(10),
@@ -122,6 +136,7 @@ impl Default for Limits {
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(10),
             streams: 1_000,
+            max_pending: 4_096,
             drain: Duration::from_secs(30),
         }
     }

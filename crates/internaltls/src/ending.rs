@@ -44,11 +44,14 @@ pub enum EndReason {
     RetiredKey,
     /// The peer takes no more calls on it, or closed it.
     Peer,
+    /// The client took back more calls than it may.
+    Cancellations,
 }
 
 impl EndReason {
     /// All of them, in the order of their names.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Cancellations,
         Self::Distrusted,
         Self::DrainTimeout,
         Self::Expiry,
@@ -77,6 +80,7 @@ impl EndReason {
             Self::Replaced => "replaced",
             Self::RetiredKey => "retired-key",
             Self::Peer => "peer",
+            Self::Cancellations => "cancellations",
         }
     }
 }

@@ -164,9 +164,11 @@ keys! {
     CRL_GRACE: Duration = "internaltls.crl.graceSeconds", parse::seconds_or_none, Some("3600"),
         "Seconds that a CRL is good after its next update was due. Then new handshakes are refused; live connections stay. 0: none. It holds for clients' TLS too.", guards;
     HANDSHAKE_TIMEOUT: Duration = "internaltls.handshake.timeoutSeconds", parse::seconds, Some("10"),
-        "Seconds that a handshake may take. The bounds from here on hold for clients' TLS too.";
+        "Seconds that a client has for a whole ClientHello, and again for the rest of the handshake; both shrink while others wait. The bounds from here on hold for clients' TLS too.";
+    HANDSHAKE_HALF_OPEN: u32 = "internaltls.handshake.maxHalfOpen", parse::count, Some("1024"),
+        "Connections at once on a listener that have not sent a whole ClientHello, or wait after it; beyond it the address that has the most loses its oldest.";
     HANDSHAKE_MAX: u32 = "internaltls.handshake.maxConcurrent", parse::count, Some("256"),
-        "Handshakes under way at once on a listener.";
+        "Handshakes at once on a listener whose keys are computed; others wait for their turn.";
     HANDSHAKE_MAX_ADDRESS: u32 = "internaltls.handshake.maxPerAddress", parse::count, Some("64"),
         "Of those, from one address.";
     HANDSHAKE_BYTES: usize = "internaltls.handshake.maxBytes", parse::bytes, Some("65536"),
@@ -184,7 +186,9 @@ keys! {
     THREADS: u32 = "internaltls.threads", parse::few, Some("0"),
         "Threads that connections are served on, clients' too; each connection stays with one of them. 0: one for each core.";
     STREAMS: u32 = "internaltls.maxStreams", parse::count, Some("1000"),
-        "Calls under way at once on one connection.";
+        "Calls under way at once on one connection. At the edge also the calls that a client may cancel at once, and each second.";
+    MAX_PENDING: u32 = "internaltls.maxPending", parse::count, Some("4096"),
+        "Calls to one role that wait for a connection, or for a place on one. More are refused.";
     DRAIN: Duration = "internaltls.drain.graceSeconds", parse::seconds, Some("30"),
         "Seconds that running calls may go on once their connection drains.";
 

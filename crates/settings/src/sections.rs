@@ -340,6 +340,8 @@ fn reload(values: &Values) -> Result<Reload, SettingsError> {
 
 fn limits(values: &Values) -> Result<Limits, SettingsError> {
     Ok(Limits {
+        half_open: values.get(&HANDSHAKE_HALF_OPEN)? as usize,
+        hello_timeout: values.get(&HANDSHAKE_TIMEOUT)?,
         handshakes: values.get(&HANDSHAKE_MAX)? as usize,
         handshakes_per_address: values.get(&HANDSHAKE_MAX_ADDRESS)? as usize,
         handshake_timeout: values.get(&HANDSHAKE_TIMEOUT)?,
@@ -350,6 +352,7 @@ fn limits(values: &Values) -> Result<Limits, SettingsError> {
         keepalive_interval: values.get(&KEEPALIVE_INTERVAL)?,
         keepalive_timeout: values.get(&KEEPALIVE_TIMEOUT)?,
         streams: values.get(&STREAMS)?,
+        max_pending: values.get(&MAX_PENDING)? as usize,
         drain: values.get(&DRAIN)?,
     })
 }

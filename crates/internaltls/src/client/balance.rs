@@ -1,11 +1,13 @@
 //! Which endpoint a call goes to, and which endpoints must be dialled. Pure: the time and the jitter are arguments.
 //!
 //! 1. Calls go round robin over the endpoints that have a connection. An endpoint without one is dialled when its turn
-//!    comes; the call waits for that only when no other endpoint has a connection.
+//!    comes; the call waits for that only when no other endpoint has a connection. An endpoint whose connections are all full
+//!    is dialled again, up to [`CONNECTIONS`] of them (gRFC A105); calls go to the first that has a place, so that those of a
+//!    rush are idle after it, and end as idle ones do.
 //! 2. One dial at a time and endpoint. A failed dial lets the endpoint rest (see [`rest`]); a resting endpoint gets no
 //!    call. When all rest, calls are refused at once with the newest reason.
-//! 3. A connection of an older generation goes on being used until its endpoint's new one is there; a dial that fails
-//!    does not take it away.
+//! 3. A connection of an older generation goes on being used until its endpoint's new one is there, which takes the place of
+//!    all older ones; a dial that fails does not take it away.
 //!    Where generations pile up that drain between the two nodes, the dial waits until one of them has ended, and then is
 //!    one of the newest.
 //! 4. A connection that ends is news of its peer: whatever made dials fail while it lived counts no more, and the endpoint
@@ -17,12 +19,17 @@ use std::time::Instant;
 use super::backoff::rest;
 use crate::config::Endpoint;
 
+/// Connections to one endpoint at once, at most, not counting those that drain.
+pub(super) const CONNECTIONS: usize = 8;
+
 /// A connection, as far as a choice depends on it.
 pub(super) trait Link: Clone {
     /// Whether it takes new calls.
     fn usable(&self) -> bool;
     /// The generation of material under which it was dialled.
     fn generation(&self) -> u64;
+    /// Whether as many calls are under way on it as the peer lets us have.
+    fn is_full(&self) -> bool;
     /// Whether it may drain for a successor now: not while too many generations drain between the two nodes.
     fn has_room(&self) -> bool;
 }
@@ -36,7 +43,8 @@ pub(super) struct SlotId(u64);
 pub(super) enum Step<L, E> {
     /// Go out on this connection.
     Use(L),
-    /// Wait until something changes, then ask again. The slot is the one whose dial is awaited.
+    /// Wait until something changes, then ask again. The slot is the one whose dial is awaited; without one, a place on a
+    /// connection, or the first list.
     Wait(Option<SlotId>),
     /// Fail: every endpoint rests. The newest reason.
     Refuse(Endpoint, Arc<E>),
@@ -64,7 +72,8 @@ pub(super) struct Balance<L, E> {
 struct Slot<L, E> {
     id: SlotId,
     endpoint: Endpoint,
-    link: Option<L>,
+    /// In the order in which they were made.
+    links: Vec<L>,
     dialling: bool,
     /// The dial under way began before the connection ended: its failure says nothing of the peer as it is now.
     stale: bool,
@@ -96,7 +105,7 @@ impl<L: Link, E> Balance<L, E> {
             }
         }
         self.slots = Some(new);
-        old.into_iter().filter_map(|slot| slot.link).collect()
+        old.into_iter().flat_map(|slot| slot.links).collect()
     }
 
     /// The next step of a call that waited in vain on the slots `tried`, and the dial that has to be started with it.
@@ -111,7 +120,7 @@ impl<L: Link, E> Balance<L, E> {
     fn whose_turn(&mut self) -> Option<L> {
         let slots = self.slots.as_ref().filter(|slots| !slots.is_empty())?;
         let turn = self.cursor % slots.len();
-        let link = slots[turn].link.as_ref().filter(|link| link.usable())?.clone();
+        let link = slots[turn].links.iter().find(|link| link.usable() && !link.is_full())?.clone();
         self.cursor = turn + 1;
         Some(link)
     }
@@ -123,11 +132,14 @@ impl<L: Link, E> Balance<L, E> {
         }
         slots.iter_mut().for_each(Slot::tidy);
         let ring = |from: usize, n: usize| (from..from + n).map(move |i| i % n);
-        let fits = |i: &usize| slots[*i].link.is_some() || slots[*i].may_dial(now, tried);
-        let Some(turn) = ring(self.cursor, slots.len()).find(fits) else { return (Self::refuse(slots), None) };
+        let fits = |i: &usize| slots[*i].spare().is_some() || slots[*i].may_dial(now, tried);
+        let Some(turn) = ring(self.cursor, slots.len()).find(fits) else {
+            let all_full = slots.iter().any(|slot| !slot.links.is_empty());
+            return (if all_full { Step::Wait(None) } else { Self::refuse(slots) }, None);
+        };
         self.cursor = turn + 1;
-        let dial = if slots[turn].link.is_none() { slots[turn].start() } else { None };
-        let ready = ring(turn, slots.len()).find_map(|i| slots[i].link.clone());
+        let dial = if slots[turn].spare().is_none() { slots[turn].start() } else { None };
+        let ready = ring(turn, slots.len()).find_map(|i| slots[i].spare().cloned());
         (ready.map_or(Step::Wait(Some(slots[turn].id)), Step::Use), dial)
     }
 
@@ -152,19 +164,19 @@ impl<L: Link, E> Balance<L, E> {
         }
     }
 
-    /// Takes in the outcome of a dial. A new connection takes the place of the old one, which is handed back (as is the
-    /// new one when its endpoint is no longer listed).
-    pub(super) fn finished(&mut self, id: SlotId, outcome: Result<L, E>, now: Instant, jitter: f64) -> Option<L> {
+    /// Takes in the outcome of a dial. A new connection takes the place of those of older generations, which are handed back
+    /// (as is the new one when its endpoint is no longer listed).
+    pub(super) fn finished(&mut self, id: SlotId, outcome: Result<L, E>, now: Instant, jitter: f64) -> Vec<L> {
         let found = self.slots.iter_mut().flatten().find(|slot| slot.id == id);
-        let Some(slot) = found else { return outcome.ok() };
+        let Some(slot) = found else { return outcome.into_iter().collect() };
         slot.tidy();
         slot.dialling = false;
         match outcome {
             Ok(link) => slot.connected(link),
-            Err(_) if std::mem::take(&mut slot.stale) => None,
+            Err(_) if std::mem::take(&mut slot.stale) => Vec::new(),
             Err(why) => {
                 slot.rest(why, now, jitter);
-                None
+                Vec::new()
             }
         }
     }
@@ -172,17 +184,25 @@ impl<L: Link, E> Balance<L, E> {
     /// Whether the slot's dial is over and failed, or the slot is gone.
     pub(super) fn failed(&self, id: SlotId) -> bool {
         let slot = self.slots.iter().flatten().find(|slot| slot.id == id);
-        slot.is_none_or(|slot| !slot.dialling && slot.link.is_none() && slot.failed.is_some())
+        slot.is_none_or(|slot| !slot.dialling && slot.links.is_empty() && slot.failed.is_some())
     }
 
     /// Every connection there is, in the order of the endpoints.
     pub(super) fn links(&self) -> impl Iterator<Item = &L> {
-        self.slots.iter().flatten().filter_map(|slot| slot.link.as_ref())
+        self.slots.iter().flatten().flat_map(|slot| slot.links.iter())
     }
 
     fn cold(&mut self, endpoint: Endpoint) -> Slot<L, E> {
         self.ids += 1;
-        Slot { id: SlotId(self.ids), endpoint, link: None, dialling: false, stale: false, failures: 0, failed: None }
+        Slot {
+            id: SlotId(self.ids),
+            endpoint,
+            links: Vec::new(),
+            dialling: false,
+            stale: false,
+            failures: 0,
+            failed: None,
+        }
     }
 
     fn refuse(slots: &[Slot<L, E>]) -> Step<L, E> {
@@ -196,12 +216,18 @@ impl<L: Link, E> Balance<L, E> {
 impl<L: Link, E> Slot<L, E> {
     /// Lets go of a connection that takes no new calls; its running calls go on without us.
     fn tidy(&mut self) {
-        if self.link.as_ref().is_some_and(|link| !link.usable()) {
-            self.link = None;
+        let before = self.links.len();
+        self.links.retain(Link::usable);
+        if self.links.len() < before {
             self.stale = self.dialling;
             self.failures = 0;
             self.failed = None;
         }
+    }
+
+    /// The first connection that has a place.
+    fn spare(&self) -> Option<&L> {
+        self.links.iter().find(|link| !link.is_full())
     }
 
     fn resting(&self, now: Instant) -> bool {
@@ -209,11 +235,11 @@ impl<L: Link, E> Slot<L, E> {
     }
 
     fn may_dial(&self, now: Instant, tried: &[SlotId]) -> bool {
-        self.dialling || !(self.resting(now) || tried.contains(&self.id))
+        self.links.len() < CONNECTIONS && (self.dialling || !(self.resting(now) || tried.contains(&self.id)))
     }
 
     fn outdated(&self, current: u64) -> bool {
-        self.link.as_ref().is_some_and(|link| link.usable() && link.generation() < current && link.has_room())
+        self.links.iter().any(|link| link.usable() && link.generation() < current && link.has_room())
     }
 
     /// Begins a dial unless one is under way.
@@ -223,11 +249,13 @@ impl<L: Link, E> Slot<L, E> {
         fresh.then(|| Dial { slot: self.id, endpoint: self.endpoint.clone() })
     }
 
-    fn connected(&mut self, link: L) -> Option<L> {
+    fn connected(&mut self, link: L) -> Vec<L> {
         self.stale = false;
         self.failures = 0;
         self.failed = None;
-        self.link.replace(link)
+        let old = self.links.extract_if(.., |old| old.generation() < link.generation()).collect();
+        self.links.push(link);
+        old
     }
 
     fn rest(&mut self, why: E, now: Instant, jitter: f64) {
@@ -250,6 +278,7 @@ mod tests {
         generation: u64,
         open: Rc<Cell<bool>>,
         room: Rc<Cell<bool>>,
+        full: Rc<Cell<bool>>,
     }
 
     impl Link for Fake {
@@ -258,6 +287,9 @@ mod tests {
         }
         fn generation(&self) -> u64 {
             self.generation
+        }
+        fn is_full(&self) -> bool {
+            self.full.get()
         }
         fn has_room(&self) -> bool {
             self.room.get()
@@ -288,14 +320,15 @@ mod tests {
 
         fn connect(&mut self, dial: &Dial, generation: u64) -> (Rc<Cell<bool>>, Option<Fake>) {
             let open = Rc::new(Cell::new(true));
-            let (open_, room) = (Rc::clone(&open), Rc::clone(&self.room));
-            let fake = Fake { port: dial.endpoint.port, generation, open: open_, room };
+            let (open_, room, full) = (Rc::clone(&open), Rc::clone(&self.room), Rc::default());
+            let fake = Fake { port: dial.endpoint.port, generation, open: open_, room, full };
             let old = self.balance.finished(dial.slot, Ok(fake), self.now, 0.5);
-            (open, old)
+            assert!(old.len() < 2);
+            (open, old.into_iter().next())
         }
 
         fn fail(&mut self, dial: &Dial, why: &'static str) {
-            assert!(self.balance.finished(dial.slot, Err(why), self.now, 0.5).is_none());
+            assert!(self.balance.finished(dial.slot, Err(why), self.now, 0.5).is_empty());
         }
 
         fn used(&mut self) -> u16 {
@@ -365,6 +398,67 @@ mod tests {
         assert!(matches!(step, Step::Use(fake) if fake.port == 1));
         assert_eq!(dial.unwrap().endpoint.port, 2);
         assert_eq!(bench.used(), 1);
+    }
+
+    fn fill(bench: &Bench, full: bool) {
+        bench.balance.links().for_each(|link| link.full.set(full));
+    }
+
+    #[test]
+    fn a_full_endpoint_is_dialled_again() {
+        let mut bench = Bench::of([1]);
+        let dial = bench.dialled();
+        bench.connect(&dial, 1);
+        fill(&bench, true);
+        let (step, again) = bench.pick();
+        assert!(matches!(step, Step::Wait(Some(slot)) if slot == dial.slot), "{step:?}");
+        assert_eq!(again, Some(dial.clone()));
+        assert!(bench.pick().1.is_none(), "one dial at a time");
+        assert_eq!(bench.connect(&dial, 1).1.map(|link| link.port), None, "both stay");
+        assert_eq!(bench.used(), 1);
+        assert_eq!(bench.balance.links().count(), 2);
+    }
+
+    #[test]
+    fn connections_to_one_endpoint_are_bounded() {
+        let mut bench = Bench::of([1]);
+        for _ in 0..CONNECTIONS {
+            let dial = bench.dialled();
+            bench.connect(&dial, 1);
+            fill(&bench, true);
+        }
+        assert!(matches!(bench.pick(), (Step::Wait(None), None)), "a place is waited for");
+        fill(&bench, false);
+        assert_eq!(bench.used(), 1);
+    }
+
+    #[test]
+    fn a_full_endpoint_that_cannot_be_dialled_is_waited_for() {
+        let mut bench = Bench::of([1]);
+        let dial = bench.dialled();
+        bench.connect(&dial, 1);
+        fill(&bench, true);
+        let again = bench.dialled();
+        bench.fail(&again, "no more");
+        assert!(!bench.balance.failed(again.slot), "a waiting call would give up");
+        assert!(matches!(bench.pick(), (Step::Wait(None), None)));
+        bench.now += Duration::from_secs(1);
+        assert!(bench.pick().1.is_some());
+    }
+
+    #[test]
+    fn a_rotation_replaces_all_connections_of_an_endpoint() {
+        let mut bench = Bench::of([1]);
+        let dial = bench.dialled();
+        bench.connect(&dial, 1);
+        fill(&bench, true);
+        let again = bench.dialled();
+        bench.connect(&again, 1);
+        let due = bench.balance.due(bench.now, 2);
+        let (open, room, full) = (Rc::new(Cell::new(true)), Rc::clone(&bench.room), Rc::default());
+        let new = Fake { port: 1, generation: 2, open, room, full };
+        assert_eq!(bench.balance.finished(due[0].slot, Ok(new), bench.now, 0.5).len(), 2);
+        assert_eq!(bench.balance.links().count(), 1);
     }
 
     #[test]

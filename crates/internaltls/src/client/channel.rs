@@ -4,14 +4,17 @@
 //!    for one.
 //! 2. The keeper is the one task of a channel. It takes in new lists of endpoints, and dials every connected endpoint
 //!    anew when a generation is published. It ends with the last clone.
-//! 3. A call that the peer cannot have looked at is sent again, on whatever connection there is then (see `link` and
+//! 3. Calls that find no connection, or all of them full, wait here, at most `Limits::max_pending` of them; one more is
+//!    refused at once. When a call ends, one of those that wait is told.
+//! 4. A call that the peer cannot have looked at is sent again, on whatever connection there is then (see `link` and
 //!    `replay`); the time that the caller gave is the time for all of that.
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 use tokio::sync::watch;
@@ -27,12 +30,16 @@ use super::endpoints::Endpoints;
 use super::error::{ChannelError, DialError};
 use super::link::{Answer, Conn, Failed};
 use super::replay::{Reader, Tape};
+use crate::connections::Waiting;
 use crate::ending::EndReason;
 use crate::identity::Role;
-use crate::server::deadline;
+use crate::server::reply::block_size;
+use crate::server::{deadline, http as protocol};
 
 /// Sendings of one call. A peer that turns everything away must not be asked for ever.
 const SENDINGS: u32 = 8;
+/// What a request's headers and path may have: what our listeners take, less what HTTP/2 itself and hyper add.
+const METADATA: usize = protocol::HEADER_LIST as usize - 1_024;
 /// A call waits for connections no longer than this many times `Limits::connect`: one endpoint that swallows packets
 /// must leave time for another.
 const PATIENCE: u32 = 2;
@@ -70,7 +77,7 @@ impl Channel {
         let closed = CancellationToken::new();
         let runtime = context.runtime.clone();
         let inner = Arc::new(Inner {
-            dialer: Arc::new(Dialer { role, context }),
+            dialer: Arc::new(Dialer { role, context, room: Arc::default() }),
             authority,
             balance: Mutex::new(Balance::new()),
             news: watch::Sender::new(0),
@@ -120,6 +127,7 @@ impl Inner {
     ) -> Result<Response<ResponseBody>, ChannelError> {
         let (mut head, body) = request.into_parts();
         head.uri = self.address(&head.uri);
+        self.measure(&head)?;
         let (tape, mut reader) = Tape::new(body);
         let mut sending = 1;
         loop {
@@ -141,6 +149,15 @@ impl Inner {
         }
     }
 
+    /// Metadata that the peer would not take fails here: sent, it would fail all calls of its connection.
+    fn measure(&self, head: &Parts) -> Result<(), ChannelError> {
+        let size = block_size(&head.headers) + head.uri.path().len();
+        if size > METADATA {
+            return Err(ChannelError::Metadata { role: self.dialer.role.clone(), size, limit: METADATA });
+        }
+        Ok(())
+    }
+
     /// A request's address: HTTP/2 wants scheme and authority, a tonic client only knows the path.
     fn address(&self, uri: &Uri) -> Uri {
         let mut parts = http::uri::Parts::default();
@@ -155,25 +172,38 @@ impl Inner {
         match step {
             Step::Use(conn) => Ok(conn),
             Step::Wait(_) => {
-                let waited = self.dialer.context.limits.connect * PATIENCE;
-                let found = tokio::time::timeout(waited, self.wait()).await;
-                found.unwrap_or_else(|_| Err(ChannelError::Slow { role: self.dialer.role.clone(), waited }))
+                let pending = self.dialer.context.limits.max_pending;
+                let busy = || ChannelError::Busy { role: self.dialer.role.clone(), pending };
+                let waiting = self.dialer.room.enter(pending).ok_or_else(busy)?;
+                self.wait(&waiting).await
             }
             step => Err(self.refused(step)),
         }
     }
 
-    /// Asks again whenever something changed. Each endpoint's failure is waited for once.
-    async fn wait(self: &Arc<Self>) -> Result<Conn, ChannelError> {
+    /// Asks again whenever something changed. Each endpoint's failure is waited for once, and for long only while there are
+    /// connections, all of them full: that is the caller's time to bound.
+    async fn wait(self: &Arc<Self>, waiting: &Waiting) -> Result<Conn, ChannelError> {
         let mut news = self.news.subscribe();
         let mut tried = Vec::new();
+        let waited = self.dialer.context.limits.connect * PATIENCE;
+        let mut patience = pin!(tokio::time::sleep(waited));
         loop {
+            // Before connections are asked, so that no call that ends meanwhile is missed.
+            let mut place = pin!(waiting.place());
+            place.as_mut().enable();
             match self.step(&tried) {
                 Step::Use(conn) => return Ok(conn),
                 Step::Wait(slot) => {
-                    // The sender lives in `self`.
-                    let _ = news.changed().await;
-                    tried.extend(slot.filter(|slot| self.balance().failed(*slot)));
+                    let full = self.balance().links().next().is_some();
+                    tokio::select! {
+                        // The sender lives in `self`.
+                        _ = news.changed() => tried.extend(slot.filter(|slot| self.balance().failed(*slot))),
+                        () = place => {}
+                        () = &mut patience, if !full => {
+                            return Err(ChannelError::Slow { role: self.dialer.role.clone(), waited });
+                        }
+                    }
                 }
                 step => return Err(self.refused(step)),
             }
@@ -216,9 +246,7 @@ impl Inner {
         if let Some(new) = new.filter(|conn| conn.generation() < self.dialer.context.current()) {
             self.dialer.judge(&new);
         }
-        if let Some(old) = old {
-            old.drain(EndReason::Replaced);
-        }
+        old.iter().for_each(|old| old.drain(EndReason::Replaced));
         self.news.send_modify(|n| *n += 1);
     }
 

@@ -20,22 +20,25 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::DialError;
-use super::link::{Conn, Connected, Sender, oversee};
+use super::link::{Conn, Connected, Sender, Streams, oversee};
 use super::socket::{Scissors, Socket};
 use crate::config::{Endpoint, Limits};
-use crate::connections::{Connection, ConnectionFacts, Direction, Registry, TlsFacts, end_of};
+use crate::connections::{Connection, ConnectionFacts, Direction, Registry, Room, TlsFacts, end_of};
 use crate::ending::{EndReason, Standing};
 use crate::error::{VerifyError, chain as causes};
 use crate::identity::{Identity, Role};
 use crate::material::{Generation, Store};
+use crate::server::http::{STREAM_WINDOW, shared_window};
 use crate::telemetry::Telemetry;
 use crate::transport::gathered::{Gathered, Turns};
 use crate::transport::read_ahead::ReadAhead;
 use crate::transport::tcp;
 use crate::verify::{Expected, PeerSide, Vouched};
 
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// What an answer's headers or trailers may have. Our own listeners send 8 KiB at most (see `server::reply`). A larger block
+/// fails its call alone as long as it comes in as many frames as h2 expects for this; hyper's 16 KiB would let 64 KiB of a
+/// peer's text end the connection.
+const HEADER_LIST: u32 = 256 * 1024;
 
 /// What a mesh gives to its channels.
 #[derive(Debug, Clone)]
@@ -69,6 +72,8 @@ impl Context {
 pub(super) struct Dialer {
     pub(super) role: Role,
     pub(super) context: Context,
+    /// Where calls wait that found no place on a connection.
+    pub(super) room: Arc<Room>,
 }
 
 /// Runs the tasks of one connection, the one that writes among them. That others are counted too only makes a turn shorter.
@@ -218,6 +223,7 @@ impl Dialer {
     {
         let scissors = Scissors::default();
         let (connection, calls, peer) = (Arc::downgrade(&entry), entry.calls(), entry.peer_info());
+        calls.make_room(&self.room);
         let (socket, heard) = Socket::new(stream, entry, scissors.clone());
         let executor = Executor { runtime: self.context.runtime.clone(), turns: Turns::default() };
         let socket = Gathered::new(socket, executor.turns.clone());
@@ -225,9 +231,11 @@ impl Dialer {
         let (send, task) = http.await.map_err(DialError::Http)?;
         let grace = self.context.limits.drain;
         let send = Sender::new(send);
+        let streams = Streams::assumed(self.context.limits.streams);
+        let task = streams.clone().follow(task);
         self.context.runtime.spawn(oversee(task, send.clone(), connection.clone(), move || scissors.cut(), grace));
         heard.await.unwrap_or(Err(DialError::Silent))?;
-        Ok(Connected { send, connection, calls, peer })
+        Ok(Connected { send, connection, calls, peer, streams })
     }
 
     fn http(&self, executor: Executor) -> Builder<Executor> {
@@ -235,7 +243,11 @@ impl Dialer {
         let mut http = Builder::new(executor);
         http.timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(shared_window(limits.streams))
+            .max_header_list_size(HEADER_LIST)
+            // A late answer to a call that was taken back is dropped in silence, and counts nothing against its connection.
+            .max_concurrent_reset_streams(limits.streams as usize)
+            .max_local_error_reset_streams(None)
             .keep_alive_interval(limits.keepalive_interval)
             .keep_alive_timeout(limits.keepalive_timeout)
             .keep_alive_while_idle(true);

@@ -45,6 +45,24 @@ pub enum ChannelError {
         /// How long the call waited.
         waited: Duration,
     },
+    /// As many calls wait for a connection, or for a place on one, as may. RESOURCE_EXHAUSTED; nothing was sent.
+    #[error("{pending} calls to {role} wait already: call less often, or raise the limit of waiting calls")]
+    Busy {
+        /// Who was meant.
+        role: Role,
+        /// [`Limits::max_pending`](crate::config::Limits::max_pending).
+        pending: usize,
+    },
+    /// The call's metadata is more than peers take. RESOURCE_EXHAUSTED; nothing was sent.
+    #[error("the metadata of the call to {role} has {size} bytes, and {limit} at most can be sent")]
+    Metadata {
+        /// Who was meant.
+        role: Role,
+        /// What it has, as RFC 9113 section 6.5.2 counts.
+        size: usize,
+        /// What it may have.
+        limit: usize,
+    },
     /// The peer refused the call before it looked at it, and it could not be sent again. UNAVAILABLE; it was not
     /// carried out.
     #[error("{role} at {endpoint} turned the call away unprocessed")]
@@ -176,6 +194,7 @@ impl ChannelError {
         match self {
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::Broken { reason, .. } => broken(reason),
+            Self::Busy { .. } | Self::Metadata { .. } => Code::ResourceExhausted,
             _ => Code::Unavailable,
         }
     }

@@ -4,9 +4,15 @@
 //!    the taking in: requests it had not begun come back to their callers, running ones go on in the second.
 //! 2. So every way out is the same. Whether we drain it, the peer says GOAWAY or the socket ends: the taking in stops,
 //!    and what still runs after `Limits::drain` is cut.
-//! 3. A request queued in the very moment in which the taking in ends may be missed when the queue is emptied, and then
+//! 3. Calls beyond the peer's limit of streams are not handed to hyper, whose queue has no bound: the connection is full, and
+//!    they wait in the channel. A call that was cancelled in the queue lies there until hyper comes to it, so the queue counts
+//!    as well.
+//! 4. A request queued in the very moment in which the taking in ends may be missed when the queue is emptied, and then
 //!    lies in it until the last sender is gone. So a connection gives its sender up as soon as the taking in has ended
 //!    (see [`Sender`]), and whoever waits keeps none.
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,7 +20,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::SendRequest;
+use hyper::client::conn::http2::{self, SendRequest};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -59,6 +65,43 @@ pub(super) struct Connected {
     /// Both without the connection: they are needed for each call, and it may have gone by then.
     pub(super) calls: Calls,
     pub(super) peer: PeerInfo,
+    pub(super) streams: Streams,
+}
+
+/// How many calls the peer lets us have under way at once (SETTINGS_MAX_CONCURRENT_STREAMS).
+#[derive(Debug, Clone)]
+pub(super) struct Streams(Arc<AtomicUsize>);
+
+impl Streams {
+    /// What is assumed until the peer has said it: that it is as we are.
+    pub(super) fn assumed(streams: u32) -> Self {
+        Self(Arc::new(AtomicUsize::new(streams as usize)))
+    }
+
+    fn now(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// hyper's task that takes requests in. From the second turn on, when the peer's settings are there, it is asked for them
+    /// now and then: asking takes h2's lock.
+    pub(super) async fn follow<S, X>(self, mut taking_in: http2::Connection<S, Reader, X>) -> hyper::Result<()>
+    where
+        S: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+        X: hyper::rt::bounds::Http2ClientConnExec<Reader, S> + Unpin,
+    {
+        const OFTEN: u32 = 8;
+        const SELDOM: u32 = 256;
+        let mut turn = 0_u32;
+        poll_fn(|cx| {
+            let polled = Pin::new(&mut taking_in).poll(cx);
+            if polled.is_pending() && turn > 0 && (turn < OFTEN || turn.is_multiple_of(SELDOM)) {
+                self.0.store(taking_in.current_max_send_streams(), Ordering::Relaxed);
+            }
+            turn = turn.wrapping_add(1);
+            polled
+        })
+        .await
+    }
 }
 
 /// A connection that calls can go out on. Clones are the same connection.
@@ -147,6 +190,7 @@ impl Conn {
         tape: &Tape,
     ) -> Result<Answer, Failed> {
         let under_way = self.0.connected.calls.begin();
+        let body = body.queued(self.0.connected.calls.queue());
         let sending = sender.try_send_request(Request::from_parts(head, body));
         drop(sender);
         match sending.await {
@@ -163,6 +207,10 @@ impl Link for Conn {
 
     fn generation(&self) -> u64 {
         self.0.generation
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.connected.calls.are(self.0.connected.streams.now())
     }
 
     fn has_room(&self) -> bool {

@@ -20,6 +20,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::connections::Place;
+
 /// Bytes of a body that are kept for a second sending, whatever else is kept.
 pub(super) const KEPT: usize = 64 * 1024;
 /// The same where they can be lent: what gRPC allows a message by default. A larger request is sent once.
@@ -72,6 +74,15 @@ pub(super) struct Tape(Arc<Mutex<Reel>>);
 pub(super) struct Reader {
     tape: Tape,
     turn: u32,
+    /// Until a frame is taken, or nobody will take one.
+    place: Option<Place>,
+}
+
+impl Reader {
+    /// Counts the request as queued until hyper begins to send it, or gives it up.
+    pub(super) fn queued(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
+    }
 }
 
 #[derive(Debug)]
@@ -102,7 +113,7 @@ impl Tape {
         let (kept, size, loan, next, turn) = (Vec::new(), 0, Loan::default(), 0, 0);
         let reel = Reel { source, hint, turn, taken: false, kept, size, loan, next, ended: false, lost: false };
         let tape = Self(Arc::new(Mutex::new(reel)));
-        (tape.clone(), Reader { tape, turn })
+        (tape.clone(), Reader { tape, turn, place: None })
     }
 
     /// A reader from the beginning; `None` when the beginning is not kept any more. Earlier readers end.
@@ -114,7 +125,7 @@ impl Tape {
         reel.turn += 1;
         reel.taken = false;
         reel.next = 0;
-        Some(Reader { tape: self.clone(), turn: reel.turn })
+        Some(Reader { tape: self.clone(), turn: reel.turn, place: None })
     }
 
     /// Whether the newest reader took nothing yet.
@@ -194,7 +205,8 @@ impl http_body::Body for Reader {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.place = None;
         let mut reel = self.tape.reel();
         if reel.turn == self.turn {
             reel.poll(cx)

@@ -4,7 +4,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 
 use super::awaited::Shown;
 use super::facts::{ConnectionFacts, ConnectionStatus, PeerInfo};
@@ -37,10 +38,56 @@ impl Phase {
     }
 }
 
+/// Where calls wait for a place on one of several connections. Bounded: see [`Room::enter`].
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    waiting: AtomicUsize,
+    place: Notify,
+}
+
+/// One that waits in a [`Room`].
+#[derive(Debug)]
+pub(crate) struct Waiting(Arc<Room>);
+
+impl Room {
+    /// Waits from now on; `None` when `most` others do.
+    pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<Waiting> {
+        // Counted first, and only then are connections asked for a place: see `CallGuard`.
+        if self.waiting.fetch_add(1, Ordering::SeqCst) >= most {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        }
+        Some(Waiting(Arc::clone(self)))
+    }
+
+    fn one_left(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.place.notify_one();
+        }
+    }
+}
+
+impl Waiting {
+    /// Ready once a call has ended since this was called, for one of those that wait.
+    pub(crate) fn place(&self) -> Notified<'_> {
+        self.0.place.notified()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// The calls of one connection.
 #[derive(Debug)]
 struct Load {
     in_flight: AtomicUsize,
+    /// Requests that lie before HTTP/2, some of them perhaps without a caller any more.
+    queued: AtomicUsize,
+    /// Where others wait for one of these calls to end.
+    room: OnceLock<Arc<Room>>,
     started: AtomicU64,
     /// When the last call ended, in milliseconds since `born`.
     ended: AtomicU64,
@@ -65,6 +112,32 @@ impl Calls {
         self.0.started.fetch_add(1, Ordering::Relaxed);
         CallGuard(Arc::clone(&self.0))
     }
+
+    /// Counts a request as queued until the place is dropped.
+    pub(crate) fn queue(&self) -> Place {
+        self.0.queued.fetch_add(1, Ordering::Relaxed);
+        Place(Arc::clone(&self.0))
+    }
+
+    /// Whether `most` are under way, or as many lie in the queue.
+    pub(crate) fn are(&self, most: usize) -> bool {
+        self.0.in_flight.load(Ordering::SeqCst) >= most || self.0.queued.load(Ordering::Relaxed) >= most
+    }
+
+    /// From now on whoever waits in `room` is told when a call ends.
+    pub(crate) fn make_room(&self, room: &Arc<Room>) {
+        let _ = self.0.room.set(Arc::clone(room));
+    }
+}
+
+/// Counts one request as queued for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Load>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts one call as under way for as long as it lives.
@@ -80,8 +153,12 @@ impl Drop for CallGuard {
         if last {
             self.0.note_end();
         }
-        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 && !last {
+        // Sequential: whoever waits was counted before it looked at this count, so one of both is seen.
+        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && !last {
             self.0.note_end();
+        }
+        if let Some(room) = self.0.room.get() {
+            room.one_left();
         }
     }
 }
@@ -101,11 +178,12 @@ impl Connection {
     /// One that begins now; `registry` takes it in.
     pub(super) fn new(id: u64, facts: ConnectionFacts, registry: Weak<Shelf>) -> Self {
         let (in_flight, started, ended) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let (queued, room, born) = (AtomicUsize::new(0), OnceLock::new(), Instant::now());
         Self {
             id,
             facts: Arc::new(facts),
             shown: OnceLock::new(),
-            load: Arc::new(Load { in_flight, started, ended, born: Instant::now() }),
+            load: Arc::new(Load { in_flight, queued, room, started, ended, born }),
             phase: watch::Sender::new(Phase::Serving),
             registry,
         }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use self::awaited::Awaited;
 pub(crate) use self::awaited::Shown;
-pub(crate) use self::connection::{CallGuard, Calls, Connection, Phase};
+pub(crate) use self::connection::{CallGuard, Calls, Connection, Phase, Place, Room, Waiting};
 pub(crate) use self::facts::{ConnectionFacts, TlsFacts, end_of};
 pub use self::facts::{ConnectionStatus, Direction, PeerInfo};
 pub use crate::ending::EndReason;

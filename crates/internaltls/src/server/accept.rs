@@ -1,8 +1,9 @@
 //! The accept loop.
 //!
-//! 1. It does nothing but accept: handshakes run elsewhere, under the [`Gate`].
-//! 2. An error of one connection is passed over; a lack of descriptors or memory backs off and goes on, up to a second
-//!    at a time; only a listener that is itself broken ends the loop.
+//! 1. It does nothing but accept: handshakes run elsewhere, under the [`Gate`], and the loop never waits for one to end. So
+//!    the kernel's backlog is short, and a client's SYN is not lost in it.
+//! 2. An error of one connection is passed over; a lack of descriptors or memory makes handshakes give way, backs off and
+//!    goes on, up to a second at a time; only a listener that is itself broken ends the loop.
 //! 3. Every error is counted; a second has one line in the log at most.
 use std::future::Future;
 use std::io;
@@ -62,33 +63,33 @@ impl Fault {
     }
 }
 
-/// Accepts until the listener breaks, and hands every connection with its permit to `take`. A connection whose address
-/// has its share of handshakes already goes to `crowded`.
+/// Handshakes that give way when descriptors run out: more than one, so that the loop does not pause for each.
+const SHED: usize = 16;
+
+/// Accepts until the listener breaks, and hands every connection with its permit to `take`.
 pub(crate) async fn accept_all(
     source: &impl Source,
     gate: &Arc<Gate>,
     telemetry: &Telemetry,
     take: impl Fn(TcpStream, SocketAddr, Permit),
-    crowded: impl Fn(SocketAddr),
 ) -> io::Error {
     let throttle = Throttle::new(Duration::from_secs(1));
     let mut pause = FIRST_PAUSE;
     loop {
-        let slot = gate.slot().await;
         match source.next().await {
             Ok((stream, address)) => {
                 pause = FIRST_PAUSE;
-                match gate.admit(slot, address.ip()) {
-                    Some(permit) => take(stream, address, permit),
-                    None => crowded(address),
-                }
+                take(stream, address, gate.enter(address.ip()));
             }
             Err(error) => {
                 let fault = Fault::of(&error);
                 report(&error, fault, telemetry, &throttle);
                 match fault {
                     Fault::Connection => {}
-                    Fault::Exhausted => pause = back_off(pause).await,
+                    Fault::Exhausted => {
+                        (0..SHED).for_each(|_| gate.shed());
+                        pause = back_off(pause).await;
+                    }
                     Fault::Listener => return error,
                 }
             }
@@ -148,7 +149,7 @@ mod tests {
         let started = Instant::now();
         let take = |_, _, _| tell.send(()).unwrap();
         tokio::select! {
-            error = accept_all(&script, &gate, &telemetry, take, |_| ()) => panic!("ended with {error}"),
+            error = accept_all(&script, &gate, &telemetry, take) => panic!("ended with {error}"),
             served = async { let _client = TcpStream::connect(address).await.unwrap(); told.recv().await } => served.unwrap(),
         }
         assert!(started.elapsed() >= FIRST_PAUSE * 7, "it paused 5, 10 and 20 ms");
@@ -158,9 +159,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_lack_of_descriptors_makes_handshakes_give_way() {
+        let (script, _) = script(&[rustix::io::Errno::MFILE]);
+        let (gate, telemetry) = (Gate::new(&Limits::default()), Telemetry::new());
+        let silent = gate.enter([10, 0, 0, 1].into());
+        tokio::select! {
+            error = accept_all(&script, &gate, &telemetry, |_, _, _| ()) => panic!("ended with {error}"),
+            lost = silent.lost() => assert_eq!(lost.label(), "crowded"),
+        }
+    }
+
+    #[tokio::test]
     async fn a_broken_listener_ends_the_loop() {
         let (script, _) = script(&[rustix::io::Errno::BADF]);
-        let error = accept_all(&script, &Gate::new(&Limits::default()), &Telemetry::new(), |_, _, _| (), |_| ()).await;
+        let error = accept_all(&script, &Gate::new(&Limits::default()), &Telemetry::new(), |_, _, _| ()).await;
         assert_eq!(Fault::of(&error), Fault::Listener);
     }
 

@@ -2,21 +2,26 @@
 //!
 //! 1. A call is over when its body is: only then it is counted, and no longer under way.
 //! 2. What bounds the call ends the body too, with trailers that say why: the caller's time, or a policy that changed.
-//! 3. A body dropped before its end is a call that was cancelled.
+//! 3. A body dropped before its end is a call that was cancelled. At an edge these are bounded: see `allowance`.
+//! 4. Every reply of a listener becomes one of these, its head first: so here header blocks are bounded, see `reply`.
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::allowance::Allowance;
 use super::leave::Leave;
-use crate::connections::CallGuard;
+use super::reply::{bound_head, bound_trailers};
+use crate::connections::{CallGuard, Connection};
+use crate::ending::EndReason;
 use crate::telemetry::CallCounters;
 
 /// How a call ended.
@@ -42,18 +47,48 @@ impl Outcome {
     }
 }
 
+/// Where the calls of one connection are counted.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    counters: CallCounters,
+    /// What a client may take back, and the connection that it loses beyond that. Calls must not keep it alive.
+    allowance: Option<(Allowance, Weak<Connection>)>,
+}
+
+impl Ledger {
+    /// Counts into `counters`, and bounds nothing.
+    pub(crate) fn new(counters: CallCounters) -> Self {
+        Self { counters, allowance: None }
+    }
+
+    /// Lets the connection's client take back so many calls at once, and as many each second.
+    pub(crate) fn allowing(self, calls: u32, connection: &Arc<Connection>) -> Self {
+        Self { allowance: Some((Allowance::new(calls), Arc::downgrade(connection))), ..self }
+    }
+
+    fn cancelled(&self) {
+        self.counters.cancelled.inc();
+        if let Some((allowance, connection)) = &self.allowance
+            && !allowance.take(Instant::now())
+            && let Some(connection) = connection.upgrade()
+        {
+            connection.cut(EndReason::Cancellations);
+        }
+    }
+}
+
 /// Counts one call when it ends, whichever way.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    counters: Arc<CallCounters>,
+    ledger: Arc<Ledger>,
     ended: bool,
     _under_way: CallGuard,
 }
 
 impl Tally {
     /// Begins to count a call.
-    pub(crate) fn new(counters: Arc<CallCounters>, under_way: CallGuard) -> Self {
-        Self { counters, ended: false, _under_way: under_way }
+    pub(crate) fn new(ledger: Arc<Ledger>, under_way: CallGuard) -> Self {
+        Self { ledger, ended: false, _under_way: under_way }
     }
 
     /// Counts the call; the first outcome stands.
@@ -61,11 +96,12 @@ impl Tally {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        let counters = &self.ledger.counters;
         let counter = match outcome {
-            Outcome::Ok => &self.counters.ok,
-            Outcome::Error => &self.counters.error,
-            Outcome::Refused => &self.counters.refused,
-            Outcome::Deadline => &self.counters.deadline,
+            Outcome::Ok => &counters.ok,
+            Outcome::Error => &counters.error,
+            Outcome::Refused => &counters.refused,
+            Outcome::Deadline => &counters.deadline,
         };
         counter.inc();
     }
@@ -74,7 +110,7 @@ impl Tally {
 impl Drop for Tally {
     fn drop(&mut self) {
         if !self.ended {
-            self.counters.cancelled.inc();
+            self.ledger.cancelled();
         }
     }
 }
@@ -110,11 +146,15 @@ pub(crate) struct CallBody {
 }
 
 impl CallBody {
-    /// Watches `inner` to its end. `outcome` is what the head says.
-    pub(crate) fn new(inner: Body, outcome: Outcome, bounds: Bounds, tally: Tally) -> Self {
-        let mut body = Self { inner, outcome, bounds, tally };
-        body.note_end();
-        body
+    /// The reply as it goes out, its body watched to its end.
+    pub(crate) fn reply(response: Response<Body>, bounds: Bounds, tally: Tally) -> Response<Self> {
+        let response = bound_head(response);
+        let outcome = Outcome::of_head(response.status(), response.headers());
+        response.map(|inner| {
+            let mut body = Self { inner, outcome, bounds, tally };
+            body.note_end();
+            body
+        })
     }
 
     fn note_end(&mut self) {
@@ -134,6 +174,7 @@ impl CallBody {
         let mut trailers = HeaderMap::new();
         // The status is of our own making, so its message fits a header.
         let _ = status.add_header(&mut trailers);
+        bound_trailers(&mut trailers);
         Some(Frame::trailers(trailers))
     }
 
@@ -161,9 +202,14 @@ impl http_body::Body for CallBody {
         if let Some(last) = this.ended(cx) {
             return Poll::Ready(Some(Ok(last)));
         }
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => this.note(frame),
+        let mut polled = Pin::new(&mut this.inner).poll_frame(cx);
+        match &mut polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    bound_trailers(trailers);
+                }
+                this.note(frame);
+            }
             Poll::Ready(Some(Err(_))) => this.tally.end(Outcome::Error),
             Poll::Ready(None) => this.tally.end(this.outcome),
             Poll::Pending => {}

@@ -19,17 +19,18 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
-use super::body::{Bounds, CallBody, Outcome, Tally};
+use super::body::{Bounds, CallBody, Ledger, Outcome, Tally};
 use super::deadline;
 use super::leave::{Leave, Policies, Watched};
 use super::service::Service;
 use super::throttle::Throttle;
+use crate::config::Limits;
 use crate::connections::{Connection, PeerInfo};
 use crate::foreign;
 use crate::material::Store;
 use crate::policy::Policy;
 use crate::question;
-use crate::telemetry::{CallCounters, Telemetry};
+use crate::telemetry::Telemetry;
 
 /// Bytes of a refused request that are read and thrown away.
 const READ_BEFORE_REFUSAL: usize = 64 * 1024;
@@ -127,7 +128,7 @@ pub(crate) struct Calls {
     connection: Arc<Connection>,
     info: ConnectInfo,
     peer: PeerInfo,
-    counters: Arc<CallCounters>,
+    ledger: Arc<Ledger>,
     telemetry: Telemetry,
 }
 
@@ -138,10 +139,15 @@ impl Calls {
         connection: Arc<Connection>,
         info: ConnectInfo,
         telemetry: Telemetry,
+        limits: &Limits,
     ) -> Self {
         let peer = connection.peer_info();
-        let counters = Arc::new(telemetry.calls(peer.identity().policy_name()));
-        Self { services, connection, info, peer, counters, telemetry }
+        let ledger = Ledger::new(telemetry.calls(peer.identity().policy_name()));
+        let ledger = Arc::new(match services {
+            Services::Mesh { .. } => ledger,
+            Services::Edge { .. } => ledger.allowing(limits.streams, &connection),
+        });
+        Self { services, connection, info, peer, ledger, telemetry }
     }
 
     fn introduce(&self, request: &mut Request<Body>) {
@@ -157,7 +163,7 @@ impl Calls {
     fn refuse(&self, status: Status, mut tally: Tally) -> Response<CallBody> {
         self.telemetry.policy_refusal(self.peer.identity().policy_name());
         tally.end(Outcome::Refused);
-        status.into_http::<Body>().map(|body| CallBody::new(body, Outcome::Refused, Bounds::default(), tally))
+        CallBody::reply(status.into_http(), Bounds::default(), tally)
     }
 
     /// The request as the service gets it, and the leave of its answer.
@@ -179,7 +185,7 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let tally = Tally::new(Arc::clone(&self.counters), self.connection.begin_call());
+        let tally = Tally::new(Arc::clone(&self.ledger), self.connection.begin_call());
         let Admitted { service, watched } = match self.services.admit(&self.peer, &request) {
             Ok(admitted) => admitted,
             Err(status) => return Box::pin(refused(request.into_body(), self.refuse(status, tally))),
@@ -221,6 +227,5 @@ async fn answer(
             status.into_http()
         }
     };
-    let outcome = Outcome::of_head(response.status(), response.headers());
-    Ok(response.map(|body| CallBody::new(body, outcome, bounds, tally)))
+    Ok(CallBody::reply(response, bounds, tally))
 }

@@ -1,81 +1,164 @@
-//! How many handshakes may be under way: in all, and from one address.
+//! How many handshakes may be under way, who goes on and who gives way.
 //!
-//! 1. A slot of the whole is taken before `accept`, so that at the limit connections wait in the kernel's backlog and
-//!    cost us nothing.
-//! 2. An address over its share is refused at once: it must not hold up the others.
-//! 3. A permit lives as long as the handshake, not as long as the connection.
+//! 1. The [`Table`] decides; here its verdicts reach the tasks that do the handshakes. `accept` never waits for it.
+//! 2. A [`Permit`] lives as long as the handshake, not as long as the connection.
+//! 3. Whoever must end hears it from its own task, which tells the client and closes the socket: the accept loop does
+//!    neither.
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
+use super::refusal::Refusal;
+use super::table::{Bounds, Table, Ticket, Verdict};
 use crate::config::Limits;
+use crate::transport::descriptors;
+
+/// Of the descriptors of this process, handshakes without keys may have one in so many.
+const DESCRIPTORS: usize = 4;
 
 /// The limits of one listener.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    total: Arc<Semaphore>,
-    share: usize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    inner: Mutex<Inner>,
 }
 
-/// One of the slots of the whole.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    _slot: OwnedSemaphorePermit,
+struct Inner {
+    table: Table,
+    tasks: HashMap<Ticket, Arc<Notify>>,
+}
+
+impl Inner {
+    fn wake(&self, tickets: impl IntoIterator<Item = Ticket>) {
+        tickets.into_iter().filter_map(|ticket| self.tasks.get(&ticket)).for_each(|task| task.notify_one());
+    }
 }
 
 /// The right to do one handshake; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     gate: Arc<Gate>,
-    address: IpAddr,
-    _slot: Slot,
+    ticket: Ticket,
+    task: Arc<Notify>,
 }
 
 impl Gate {
     /// A gate that lets through what `limits` say.
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self {
-            total: Arc::new(Semaphore::new(limits.handshakes.clamp(1, Semaphore::MAX_PERMITS))),
-            share: limits.handshakes_per_address.max(1),
-            by_address: Mutex::default(),
-        })
+        let bounds = Bounds {
+            half_open: limits.half_open.min(descriptors::limit() / DESCRIPTORS).max(1),
+            keys: limits.handshakes.max(1),
+            keys_per_address: limits.handshakes_per_address.max(1),
+            hello_time: limits.hello_timeout,
+            keys_time: limits.handshake_timeout,
+        };
+        Arc::new(Self { inner: Mutex::new(Inner { table: Table::new(bounds), tasks: HashMap::new() }) })
     }
 
-    /// Waits until fewer handshakes are under way than the limit.
-    pub(crate) async fn slot(&self) -> Slot {
-        let permit = Arc::clone(&self.total).acquire_owned().await;
-        Slot { _slot: permit.expect("the semaphore lives in the gate and is never closed") }
+    /// Lets a connection in that was just accepted; at the bound another one goes.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Permit {
+        let task = Arc::new(Notify::new());
+        let mut inner = self.lock();
+        let (ticket, displaced) = inner.table.enter(network(address), Instant::now());
+        inner.tasks.insert(ticket, Arc::clone(&task));
+        inner.wake(displaced);
+        Permit { gate: Arc::clone(self), ticket, task }
     }
 
-    /// Uses a slot for a handshake with `address`; `None` when it has its share already.
-    pub(crate) fn admit(self: &Arc<Self>, slot: Slot, address: IpAddr) -> Option<Permit> {
-        let address = network(address);
-        let mut by_address = self.lock();
-        let count = by_address.entry(address).or_default();
-        if *count >= self.share {
-            return None;
+    /// Displaces one handshake, so that its descriptor can be had.
+    pub(crate) fn shed(&self) {
+        let mut inner = self.lock();
+        let displaced = inner.table.displace(Instant::now());
+        inner.wake(displaced);
+    }
+
+    /// The peer at this address proved who it is.
+    pub(crate) fn authenticated(&self, address: IpAddr) {
+        self.lock().table.authenticated(network(address), Instant::now());
+    }
+
+    /// Whether new connections are hard to make now.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.lock().table.is_pressed(Instant::now())
+    }
+
+    /// Ends every handshake.
+    pub(crate) fn close(&self) {
+        let mut inner = self.lock();
+        inner.table.close();
+        inner.tasks.values().for_each(|task| task.notify_one());
+    }
+
+    /// No code panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit {
+    /// Never, unless the handshake must end: then why.
+    pub(crate) async fn lost(&self) -> Refusal {
+        loop {
+            let (verdict, pause) = {
+                let (inner, now) = (self.gate.lock(), Instant::now());
+                (inner.table.verdict(self.ticket, now), inner.table.pause(self.ticket, now))
+            };
+            if let Some(refusal) = refused(verdict) {
+                return refusal;
+            }
+            self.woken_or_after(pause).await;
         }
-        *count += 1;
-        Some(Permit { gate: Arc::clone(self), address, _slot: slot })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The ClientHello is whole: waits for its turn to compute keys.
+    ///
+    /// # Errors
+    /// Why the handshake must end.
+    pub(crate) async fn turn(&self) -> Result<(), Refusal> {
+        {
+            let mut inner = self.gate.lock();
+            let promoted = inner.table.ready(self.ticket, Instant::now());
+            inner.wake(promoted);
+        }
+        loop {
+            let verdict = self.gate.lock().table.verdict(self.ticket, Instant::now());
+            match verdict {
+                Verdict::Go => return Ok(()),
+                Verdict::Wait(pause) => self.woken_or_after(pause).await,
+                Verdict::Displaced | Verdict::Overdue | Verdict::Closed => return refused(verdict).map_or(Ok(()), Err),
+            }
+        }
+    }
+
+    /// Our answer is out: from here on the client is waited for.
+    pub(crate) fn answered(&self) {
+        self.gate.lock().table.answered(self.ticket, Instant::now());
+    }
+
+    async fn woken_or_after(&self, pause: std::time::Duration) {
+        // Either way the table is asked again.
+        let _ = tokio::time::timeout(pause, self.task.notified()).await;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.gate.lock().entry(self.address) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        let mut inner = self.gate.lock();
+        inner.tasks.remove(&self.ticket);
+        let promoted = inner.table.leave(self.ticket, Instant::now());
+        inner.wake(promoted);
+    }
+}
+
+fn refused(verdict: Verdict) -> Option<Refusal> {
+    match verdict {
+        Verdict::Go | Verdict::Wait(_) => None,
+        Verdict::Displaced => Some(Refusal::Crowded),
+        Verdict::Overdue => Some(Refusal::Timeout),
+        Verdict::Closed => Some(Refusal::Shutdown),
     }
 }
 
@@ -89,35 +172,49 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use futures_util::FutureExt;
 
-    fn gate(handshakes: usize, handshakes_per_address: usize) -> Arc<Gate> {
-        Gate::new(&Limits { handshakes, handshakes_per_address, ..Limits::default() })
+    use super::*;
+
+    fn gate(half_open: usize, handshakes: usize) -> Arc<Gate> {
+        Gate::new(&Limits { half_open, handshakes, handshakes_per_address: handshakes, ..Limits::default() })
     }
 
-    fn now(gate: &Gate) -> Option<Slot> {
-        gate.slot().now_or_never()
+    #[tokio::test]
+    async fn invariant_8_the_displaced_hear_of_it() {
+        let gate = gate(1, 1);
+        let first = gate.enter([10, 0, 0, 1].into());
+        assert!(first.lost().now_or_never().is_none());
+        let _second = gate.enter([10, 0, 0, 1].into());
+        assert!(matches!(first.lost().now_or_never(), Some(Refusal::Crowded)));
     }
 
-    #[test]
-    fn invariant_8_one_address_cannot_take_all() {
-        let gate = gate(3, 2);
-        let [a, b]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
-        let first = gate.admit(now(&gate).unwrap(), a);
-        let _second = gate.admit(now(&gate).unwrap(), a).unwrap();
-        assert!(gate.admit(now(&gate).unwrap(), a).is_none());
-        let other = gate.admit(now(&gate).unwrap(), b);
-        assert!(other.is_some() && now(&gate).is_none());
+    #[tokio::test]
+    async fn a_slot_is_handed_on() {
+        let gate = gate(4, 1);
+        let (first, second) = (gate.enter([10, 0, 0, 1].into()), gate.enter([10, 0, 0, 2].into()));
+        first.turn().await.unwrap();
+        let mut waiting = std::pin::pin!(second.turn());
+        assert!(waiting.as_mut().now_or_never().is_none());
         drop(first);
-        assert!(gate.admit(now(&gate).unwrap(), a).is_some());
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn closing_ends_all() {
+        let gate = gate(4, 1);
+        let (first, second) = (gate.enter([10, 0, 0, 1].into()), gate.enter([10, 0, 0, 2].into()));
+        first.turn().await.unwrap();
+        gate.close();
+        assert!(matches!(first.lost().await, Refusal::Shutdown));
+        assert!(matches!(second.turn().await, Err(Refusal::Shutdown)));
     }
 
     #[test]
-    fn addresses_are_forgotten_when_done() {
-        let gate = gate(3, 2);
-        drop(gate.admit(now(&gate).unwrap(), [10, 0, 0, 1].into()));
-        assert!(gate.lock().is_empty());
+    fn nothing_is_kept_of_what_is_over() {
+        let gate = gate(4, 1);
+        drop(gate.enter([10, 0, 0, 1].into()));
+        assert!(gate.lock().tasks.is_empty());
     }
 
     #[test]

@@ -3,18 +3,22 @@
 //! 1. The generation is taken once, when the ClientHello is there; the whole handshake sees that one.
 //! 2. The server name is judged before anything is said: a missing or foreign one gets a fatal alert, and the reason is
 //!    kept on our side.
-//! 3. Time and bytes are bounded from the first byte on.
+//! 3. Time and bytes are bounded from the first byte on. What the time is depends on who else is there: the [`Permit`] says
+//!    when a handshake must end. One that ends before there are keys ends with an alert.
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
+use super::gate::Permit;
 use super::metered::Metered;
 use super::refusal::Refusal;
 use crate::config::Limits;
@@ -24,6 +28,9 @@ use crate::transport::read_ahead::ReadAhead;
 
 /// Bytes of a plaintext request that are read after it was refused.
 const MOST_READ: u64 = 16 * 1024;
+
+/// How long an alert may take to leave.
+const TELLING: Duration = Duration::from_millis(100);
 
 /// A TLS stream whose handshake is over, and the generation it saw.
 pub(crate) struct Shaken {
@@ -59,40 +66,107 @@ pub(crate) enum ToPlaintext {
     Sentence,
 }
 
-/// Does the handshake within the limits.
+/// Does the handshake, within the limits and for as long as `permit` lets it.
 pub(crate) async fn shake(
-    mut stream: TcpStream,
-    store: &Store,
-    limits: &Limits,
-    to_plaintext: ToPlaintext,
-) -> Result<Shaken, Failure> {
-    let mut sni = None;
-    let whole = async {
-        if to_plaintext == ToPlaintext::Sentence {
-            refuse_http(&mut stream).await?;
-        }
-        unbounded(stream, store, limits, &mut sni).await
-    };
-    let bounded = tokio::time::timeout(limits.handshake_timeout, whole).await;
-    bounded.unwrap_or(Err(Refusal::Timeout)).map_err(|refusal| Failure { sni, refusal })
-}
-
-async fn unbounded(
     stream: TcpStream,
     store: &Store,
     limits: &Limits,
-    sni: &mut Option<String>,
-) -> Result<Shaken, Refusal> {
+    to_plaintext: ToPlaintext,
+    permit: &Permit,
+) -> Result<Shaken, Failure> {
+    let mut sni = None;
+    let whole = async {
+        let stream = match to_plaintext {
+            ToPlaintext::Nothing => stream,
+            ToPlaintext::Sentence => not_http(stream, permit).await?,
+        };
+        let start = hello(stream, limits, permit).await?;
+        sni = start.client_hello().server_name().map(foreign::name);
+        answer(start, store, sni.as_deref(), permit).await
+    };
+    let outcome = whole.await;
+    outcome.map_err(|refusal| Failure { sni, refusal })
+}
+
+type Io = Metered<ReadAhead<TcpStream>>;
+
+/// The stream, unless a client begins to speak HTTP/1 on it.
+async fn not_http(mut stream: TcpStream, permit: &Permit) -> Result<TcpStream, Refusal> {
+    let lost = tokio::select! {
+        biased;
+        refused = refuse_http(&mut stream) => return refused.map(|()| stream),
+        refusal = permit.lost() => refusal,
+    };
+    Err(turn_away(&mut stream, lost).await)
+}
+
+/// Reads a whole ClientHello.
+async fn hello(stream: TcpStream, limits: &Limits, permit: &Permit) -> Result<StartHandshake<Io>, Refusal> {
     let io = Metered::new(ReadAhead::new(stream), limits.handshake_bytes);
-    let mut start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(Refusal::of)?;
-    let generation = store.current();
-    *sni = start.client_hello().server_name().map(foreign::name);
-    if !generation.accepts_sni(sni.as_deref()) {
-        return Err(refuse_name(&mut start.io, sni.as_deref()).await);
+    let mut hello = LazyConfigAcceptor::new(Acceptor::default(), io);
+    let lost = tokio::select! {
+        biased;
+        start = &mut hello => return start.map_err(Refusal::of),
+        refusal = permit.lost() => refusal,
+    };
+    match hello.take_io() {
+        Some(mut io) => Err(turn_away(&mut io, lost).await),
+        None => Err(lost),
     }
-    let mut stream = start.into_stream(Arc::clone(&generation.server)).await.map_err(Refusal::of)?;
+}
+
+/// Does the rest, once it is its turn.
+async fn answer(
+    mut start: StartHandshake<Io>,
+    store: &Store,
+    sni: Option<&str>,
+    permit: &Permit,
+) -> Result<Shaken, Refusal> {
+    // A name that nobody has costs no slot.
+    if !store.current().accepts_sni(sni) {
+        return Err(refuse_name(&mut start.io, sni).await);
+    }
+    if let Err(lost) = permit.turn().await {
+        return Err(turn_away(&mut start.io, lost).await);
+    }
+    // It may have waited: the generation that counts is the one of now.
+    let generation = store.current();
+    if !generation.accepts_sni(sni) {
+        return Err(refuse_name(&mut start.io, sni).await);
+    }
+    let mut shaking = start.into_stream(Arc::clone(&generation.server));
+    // Up to its first wait it computes, and its time has not begun.
+    let shaken = match futures_util::poll!(&mut shaking) {
+        Poll::Ready(shaken) => shaken,
+        Poll::Pending => {
+            permit.answered();
+            // Biased: an answer that is there counts, however late it is looked at.
+            tokio::select! {
+                biased;
+                shaken = &mut shaking => shaken,
+                // No alert: it would have to be encrypted, and rustls sends none on request. The socket closes in order.
+                lost = permit.lost() => return Err(lost),
+            }
+        }
+    };
+    let mut stream = shaken.map_err(Refusal::of)?;
     stream.get_mut().0.lift();
     Ok(Shaken { stream, generation })
+}
+
+/// Tells a client that has no keys yet why its connection ends. That it may not arrive changes nothing.
+///
+/// `internal_error` is what RFC 8446 section 6.2 has for it: "unrelated to the peer or the correctness of the protocol
+/// (such as a memory allocation failure)". `handshake_failure` would blame the client's parameters, and `user_canceled` is
+/// no error: clients pass over it and report a connection that broke.
+async fn turn_away(io: &mut (impl AsyncWrite + Unpin), lost: Refusal) -> Refusal {
+    let telling = async {
+        io.write_all(&fatal(AlertDescription::InternalError)).await?;
+        io.shutdown().await
+    };
+    // Nothing was sent before, so the seven bytes fit; were they not to, the socket is not worth waiting for.
+    let _: Result<io::Result<()>, _> = tokio::time::timeout(TELLING, telling).await;
+    lost
 }
 
 const USE_TLS: &str = "this port speaks TLS: use https\n";

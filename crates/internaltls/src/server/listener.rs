@@ -36,6 +36,11 @@ use crate::verify::PeerSide;
 /// New generations reach all connections at once; this much spread keeps all peers from dialling at once.
 const JITTER: Duration = Duration::from_millis(100);
 
+/// How long a rotation waits for a flood to end. What expiry, distrust or policy asks for is never put off.
+const MOST_POSTPONED: Duration = Duration::from_secs(30);
+/// How often it looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// What becomes of a connection when a newer generation still vouches for its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnRotation {
@@ -79,6 +84,7 @@ struct Tasks {
     stop: CancellationToken,
     /// The future that serves was dropped: close everything.
     abort: CancellationToken,
+    gate: Arc<Gate>,
     log: Throttle,
 }
 
@@ -88,6 +94,7 @@ struct Tasks {
 /// The error of a listener that broke; its connections have been drained as well.
 pub(crate) async fn run(listener: TcpListener, shared: Shared, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let tasks = Arc::new(Tasks {
+        gate: Gate::new(&shared.limits),
         shared,
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -100,6 +107,7 @@ pub(crate) async fn run(listener: TcpListener, shared: Shared, shutdown: impl Fu
         () = shutdown => Ok(()),
     };
     drop(listener);
+    tasks.gate.close();
     tasks.stop.cancel();
     tasks.tracker.close();
     tasks.tracker.wait().await;
@@ -108,10 +116,8 @@ pub(crate) async fn run(listener: TcpListener, shared: Shared, shutdown: impl Fu
 
 impl Tasks {
     async fn accept(self: &Arc<Self>, listener: &TcpListener) -> io::Error {
-        let gate = Gate::new(&self.shared.limits);
         let take = |stream, address, permit| self.begin(stream, address, permit);
-        let crowded = |address| self.report(address, &Failure { sni: None, refusal: Refusal::Crowded });
-        accept_all(listener, &gate, &self.shared.telemetry, take, crowded).await
+        accept_all(listener, &self.gate, &self.shared.telemetry, take).await
     }
 
     fn begin(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, permit: Permit) {
@@ -124,10 +130,10 @@ impl Tasks {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, permit: Permit) {
-        let settled = tokio::select! {
-            settled = self.shared.settle(stream, address) => settled,
-            () = self.stop.cancelled() => Err(Failure { sni: None, refusal: Refusal::Shutdown }),
-        };
+        let settled = self.shared.settle(stream, address, &permit).await;
+        if settled.as_ref().is_ok_and(|settled| !settled.chain.is_empty()) {
+            self.gate.authenticated(address.ip());
+        }
         drop(permit);
         match settled {
             Ok(settled) => self.serve(settled).await,
@@ -138,7 +144,13 @@ impl Tasks {
     async fn serve(&self, settled: Settled) {
         let Settled { io, connection, chain, info } = settled;
         let shared = &self.shared;
-        let calls = Calls::new(shared.services.clone(), Arc::clone(&connection), info, shared.telemetry.clone());
+        let calls = Calls::new(
+            shared.services.clone(),
+            Arc::clone(&connection),
+            info,
+            shared.telemetry.clone(),
+            &shared.limits,
+        );
         tokio::select! {
             biased;
             () = drive(io, &shared.http, calls, &connection, &shared.limits) => {}
@@ -151,7 +163,7 @@ impl Tasks {
         tokio::select! {
             () = self.abort.cancelled() => connection.cut(EndReason::Shutdown),
             () = self.drain_on_stop(connection) => {}
-            () = self.shared.follow(connection, chain) => {}
+            () = self.shared.follow(connection, chain, &self.gate) => {}
             () = self.shared.services.follow_policy(connection) => {}
         }
     }
@@ -176,12 +188,12 @@ impl Tasks {
 
 impl Shared {
     /// Brings an accepted socket to where HTTP may begin.
-    async fn settle(&self, stream: TcpStream, address: SocketAddr) -> Result<Settled, Failure> {
+    async fn settle(&self, stream: TcpStream, address: SocketAddr, permit: &Permit) -> Result<Settled, Failure> {
         tcp::tune(&stream, &self.limits).map_err(|error| Failure { sni: None, refusal: Refusal::Io(error) })?;
         match &self.store {
             None => Ok(self.settle_plaintext(stream, address)),
             Some(store) => {
-                let shaken = shake(stream, store, &self.limits, self.to_plaintext).await?;
+                let shaken = shake(stream, store, &self.limits, self.to_plaintext, permit).await?;
                 let sni = shaken.sni().map(foreign::name);
                 self.settle_tls(store, shaken, address).map_err(|refusal| Failure { sni, refusal })
             }
@@ -257,27 +269,32 @@ impl Shared {
     }
 
     /// Judges the connection by each new generation. Never ends.
-    async fn follow(&self, connection: &Connection, chain: &[CertificateDer<'_>]) {
+    async fn follow(&self, connection: &Connection, chain: &[CertificateDer<'_>], gate: &Gate) {
         let Some(store) = &self.store else { return std::future::pending().await };
         let mut newest = store.subscribe();
+        let mut postponed = None;
         loop {
             let number = *newest.borrow_and_update();
             let standing = || standing(store, chain);
             let verdict = verdict(connection.facts.generation, number, standing);
             // One that waits for room is judged by the next generation all the same.
             tokio::select! {
-                () = self.apply(verdict, connection) => {}
+                () = self.apply(verdict, connection, gate, &mut postponed) => {}
                 Ok(()) = newest.changed() => {}
             }
         }
     }
 
     /// Never ends.
-    async fn apply(&self, verdict: Verdict, connection: &Connection) {
+    async fn apply(&self, verdict: Verdict, connection: &Connection, gate: &Gate, postponed: &mut Option<Instant>) {
         match verdict {
             Verdict::Keep => {}
             Verdict::Succeed if self.on_rotation == OnRotation::Keep => {}
-            Verdict::Succeed => self.succeed(connection).await,
+            Verdict::Succeed => {
+                tokio::time::sleep(jitter()).await;
+                calm(gate, postponed).await;
+                self.succeed(connection).await;
+            }
             Verdict::Drain(reason) => {
                 tokio::time::sleep(jitter()).await;
                 connection.drain(reason);
@@ -289,10 +306,22 @@ impl Shared {
 
     /// Drains the connection as soon as there is room for one more generation that drains between the two nodes.
     async fn succeed(&self, connection: &Connection) {
-        tokio::time::sleep(jitter()).await;
         let mut departures = self.registry.departures();
         while !self.registry.succeed(connection, EndReason::Rotation) && departures.changed().await.is_ok() {}
     }
+}
+
+/// Waits while new connections are hard to make, for [`MOST_POSTPONED`] in all: a peer whose connection is drained dials
+/// anew. `since` is when it began to; a generation that comes meanwhile does not make it longer.
+async fn calm(gate: &Gate, since: &mut Option<Instant>) {
+    let began = *since.get_or_insert_with(Instant::now);
+    while gate.is_pressed() {
+        if began.elapsed() >= MOST_POSTPONED {
+            return tracing::warn!("a rotation is postponed no longer, though the listener is still flooded");
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    *since = None;
 }
 
 /// What the generation of now says of a client; one that showed no certificate has nothing to be judged by.

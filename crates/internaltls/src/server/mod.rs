@@ -1,14 +1,18 @@
 //! Serving: an accept loop of our own over hyper, so that every connection can be named, counted and drained.
 //!
-//! 1. `accept` does nothing but accept; handshakes run in tasks of their own, bounded in number, time and bytes.
+//! 1. `accept` does nothing but accept, and waits for nothing else; handshakes run in tasks of their own, bounded in number,
+//!    time and bytes, and those that are silent give way.
 //! 2. One handshake sees one generation. The connection is registered when it is over, and then the generation of now
 //!    is asked again, before a byte of HTTP is read.
 //! 3. On shutdown and on a new generation a connection is told to finish (HTTP/2 GOAWAY, in two steps); what still runs
 //!    after `Limits::drain` is cut.
 //!
-//! The parts, in the order a connection meets them: `accept`, `gate`, `handshake` (with `metered` and `refusal`),
-//! `listener` (with `threads`), `drive` (with `http`), `call` (with `leave`, `deadline`, `service` and `body`).
+//! The parts, in the order a connection meets them: `accept`, `gate` (with `table`), `handshake` (with
+//! `metered` and `refusal`),
+//! `listener` (with `threads`), `drive` (with `http`), `call` (with `leave`, `deadline`, `service`,
+//! `allowance` and `body`), `reply`.
 mod accept;
+mod allowance;
 mod body;
 mod call;
 pub(crate) mod deadline;
@@ -21,7 +25,9 @@ mod linger;
 pub(crate) mod listener;
 mod metered;
 mod refusal;
+pub(crate) mod reply;
 pub(crate) mod service;
+mod table;
 mod threads;
 mod throttle;
 
@@ -45,7 +51,7 @@ use crate::material::Store;
 use crate::policy::Policy;
 use crate::question;
 use crate::telemetry::Telemetry;
-use crate::transport::tcp;
+use crate::transport::{descriptors, tcp};
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +105,7 @@ pub(crate) struct Bound {
 impl Bound {
     /// Binds and listens. From here on the kernel completes TCP handshakes for us.
     pub(crate) fn to(address: SocketAddr) -> Result<Self, BindError> {
+        descriptors::raise();
         let bound = tcp::listen(address).and_then(|l| Ok((l.local_addr()?, l)));
         bound.map(|(address, listener)| Self { listener, address }).map_err(|source| BindError::of(address, source))
     }

@@ -12,7 +12,7 @@ use crate::foreign;
 pub(crate) enum Refusal {
     #[error("the handshake took longer than its limit")]
     Timeout,
-    #[error("the peer's address has its share of handshakes under way")]
+    #[error("it gave way to others: too many handshakes are under way, most of them from its address")]
     Crowded,
     #[error("this listener is shutting down")]
     Shutdown,

@@ -13,8 +13,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::config::Limits;
 
-/// Connections that the kernel may hold for us while handshakes are at their limit.
-const BACKLOG: u32 = 1_024;
+/// Connections that the kernel may hold for us until the accept loop has its next turn, and as many SYNs. The accept loop
+/// waits for nothing, so this only has to span a stall of its thread; beyond it the kernel drops SYNs, and a client tries
+/// again a second later. `net.core.somaxconn` (4,096 since Linux 5.4) bounds it.
+///
+/// `TCP_DEFER_ACCEPT` was tried in thought and left out: silent connections would lie in the queue of SYNs instead, which
+/// is as long as this, and push out those that mean it.
+const BACKLOG: u32 = 4_096;
 
 /// Binds and listens. An address in the wait of an earlier process can be taken again.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {

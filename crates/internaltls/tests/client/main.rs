@@ -12,6 +12,7 @@ mod refuses;
 mod replays;
 mod rotates;
 mod scripted;
+mod shares;
 mod threads;
 mod transaction;
 mod way_back;

@@ -48,6 +48,34 @@ async fn pings_of_a_client_without_calls_are_answered() {
     driver.abort();
 }
 
+#[tokio::test]
+async fn invariant_8_a_foreign_clients_metadata_fails_its_own_call() {
+    let rig = Rig::plaintext(Limits::default(), Policy::allow_all()).await;
+    let stream = TcpStream::connect(rig.address).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let call = async |method: &str, notes: usize| {
+        let request = http::Request::post(format!("http://test/test.Echo/{method}"))
+            .header("content-type", "application/grpc")
+            .header("x-notes", "n".repeat(notes));
+        let (answer, _) = send.clone().send_request(request.body(()).unwrap(), true).unwrap();
+        answer.await.map(|answer| answer.status())
+    };
+    let held = call("Hold", 1);
+    let beside = async {
+        within("the bystander begins", rig.behaviour.begun.notified()).await;
+        for notes in [40 * 1024, 120 * 1024] {
+            let refused = within("an answer", call("Who", notes)).await;
+            let too_large = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            assert!(refused.is_err() || refused.as_ref().unwrap() == &too_large, "{notes}: {refused:?}");
+        }
+        rig.behaviour.release.add_permits(1);
+    };
+    let (held, ()) = tokio::join!(held, beside);
+    assert_eq!(held.unwrap(), http::StatusCode::OK);
+    driver.abort();
+}
+
 /// A TLS record that says a long handshake message follows.
 const NEVER_ENDING: [u8; 9] = [0x16, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff];
 
@@ -62,28 +90,69 @@ async fn stalled(scene: &Scene, count: usize) -> Vec<TcpStream> {
 
 #[tokio::test]
 async fn invariant_8_the_timeout_frees_stalled_handshakes() {
-    let limits = Limits { handshakes: 4, handshakes_per_address: 4, handshake_timeout: SHORT, ..Limits::default() };
-    let scene = Scene::with(limits).await;
-    // Three times the limit: the last are still in the backlog when the first time out.
+    let scene = Scene::with(Limits { half_open: 64, hello_timeout: SHORT, ..Limits::default() }).await;
     let held = stalled(&scene, 12).await;
-    let config = scene.proxy();
-    let client = within("a good client gets its turn", scene.rig.tls_client(config, NAME)).await.unwrap();
-    assert!(client.is_served().await);
     scene.rig.counted("tls_handshakes_total{result=\"timeout\",resumed=\"false\",surface=\"mesh\"} 12").await;
+    assert!(scene.client().await.is_served().await);
     drop(held);
 }
 
+/// What a client hears that is turned away before there are keys.
+const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
+
 #[tokio::test]
-async fn invariant_8_an_address_over_its_share_is_refused_at_once() {
-    let limits = Limits { handshakes: 8, handshakes_per_address: 2, ..Limits::default() };
-    let scene = Scene::with(limits).await;
-    let held = stalled(&scene, 2).await;
-    let mut third = TcpStream::connect(scene.rig.address).await.unwrap();
-    let _ = within("the third is closed", third.read_to_end(&mut Vec::new())).await;
-    scene.rig.counted("tls_handshakes_total{result=\"crowded\",resumed=\"false\",surface=\"mesh\"} 1").await;
+async fn invariant_8_the_turned_away_hear_an_alert() {
+    let scene = Scene::with(Limits { half_open: 2, ..Limits::default() }).await;
+    let mut held = stalled(&scene, 2).await;
+    // Also one that has begun.
+    held[1].write_all(&NEVER_ENDING).await.unwrap();
+    held.extend(stalled(&scene, 2).await);
+    for mut displaced in held.drain(..2) {
+        let mut heard = Vec::new();
+        within("the oldest is closed", displaced.read_to_end(&mut heard)).await.unwrap();
+        assert_eq!(heard, INTERNAL_ERROR);
+    }
+    scene.rig.counted("tls_handshakes_total{result=\"crowded\",resumed=\"false\",surface=\"mesh\"} 2").await;
+    scene.rig.shutdown.cancel();
+    for mut left in held {
+        let mut heard = Vec::new();
+        within("the others are closed", left.read_to_end(&mut heard)).await.unwrap();
+        assert_eq!(heard, INTERNAL_ERROR);
+    }
+    within("the server stops", scene.rig.serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn invariant_8_silence_holds_no_place() {
+    let scene = Scene::with(Limits { half_open: 4, handshakes: 1, ..Limits::default() }).await;
+    let held = stalled(&scene, 12).await;
+    // From the very address of the silent ones.
+    assert!(scene.client().await.is_served().await);
     drop(held);
-    scene.rig.counted("tls_handshakes_total{result=\"closed\",resumed=\"false\",surface=\"mesh\"} 2").await;
-    assert!(scene.client().await.is_served().await, "the share is given back");
+}
+
+/// What a client of the mesh sends first.
+fn client_hello(scene: &Scene) -> Vec<u8> {
+    let name = rustls::pki_types::ServerName::try_from(NAME).unwrap();
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(scene.proxy()), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test]
+async fn invariant_8_a_hello_alone_keeps_no_slot() {
+    let limits = Limits { handshakes: 2, handshake_timeout: Duration::from_secs(2), ..Limits::default() };
+    let scene = Scene::with(limits).await;
+    let hello = client_hello(&scene);
+    let mut held = stalled(&scene, 2).await;
+    for silent in &mut held {
+        silent.write_all(&hello).await.unwrap();
+        // Its answer has come: it has a slot.
+        within("an answer", silent.readable()).await.unwrap();
+    }
+    assert!(scene.client().await.is_served().await, "the slots' time shrinks to a twentieth");
+    drop(held);
 }
 
 #[tokio::test]

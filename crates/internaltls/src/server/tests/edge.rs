@@ -427,3 +427,54 @@ async fn invariant_5_a_client_whose_leaf_expires_is_drained_and_cut() {
     let counted = outside.edge.telemetry().encode();
     assert!(counted.contains("internaltls_connections_cut_total{reason=\"expiry\"} 1"), "{counted}");
 }
+
+/// Begins calls and takes them back at once, so many at a time; then waits until the server has read them. How many were
+/// begun before the connection ended.
+async fn take_back(outside: &Outside, most: usize, at_a_time: usize) -> usize {
+    let stream = outside.tls(outside.both, outside.dialer("h2", None)).await.unwrap();
+    let (send, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
+    let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let mut begun = 0;
+    while begun < most {
+        let Ok(mut send) = within("a turn", send.clone().ready()).await else { break };
+        for _ in 0..at_a_time {
+            let request = Request::post("https://localhost/test.Echo/Never").header("content-type", "application/grpc");
+            let Ok((_, mut stream)) = send.send_request(request.body(()).unwrap(), false) else { break };
+            stream.send_reset(h2::Reason::CANCEL);
+            begun += 1;
+        }
+        if within("a pong", pings.ping(h2::Ping::opaque())).await.is_err() {
+            break;
+        }
+    }
+    begun
+}
+
+#[tokio::test]
+async fn invariant_8_rapid_resets_end_their_connection() {
+    let limits = Limits { streams: 100, ..Limits::default() };
+    let outside = Outside::with(EdgeMode::OneWay, limits).await;
+    let bystander = outside.grpc().await;
+    assert_eq!(bystander.answer("Who", None).await.0, Code::Ok);
+    // As many as there are streams is what a client takes back whose deadlines pass.
+    assert_eq!(take_back(&outside, 90, 90).await, 90);
+    // Each is looked at, and then in bursts that are not.
+    let cut = "internaltls_connections_cut_total{reason=\"cancellations\"}";
+    for (at_a_time, is_cut) in [(1, true), (500, false)] {
+        let before = outside.edge.telemetry().encode();
+        assert_eq!(before.contains(cut), !is_cut, "{before}");
+        let begun = take_back(&outside, 20_000, at_a_time).await;
+        assert!(begun < 20_000, "{at_a_time} at a time: a client took back {begun} calls, and more");
+    }
+    assert_eq!(bystander.answer("Who", None).await.0, Code::Ok);
+}
+
+#[tokio::test]
+async fn long_status_texts_are_cut_at_an_edge() {
+    let outside = Outside::open(EdgeMode::OneWay).await;
+    let client = outside.grpc().await;
+    let (code, headers) = client.answer("Wordy", None).await;
+    assert_eq!(code, Code::NotFound);
+    assert!(headers["grpc-message"].len() <= 1_024, "{headers:?}");
+}

@@ -125,6 +125,7 @@ async fn serve(behaviour: Behaviour, request: Request<Body>) -> Result<Response<
             endless()
         }
         "/test.Echo/Flood" => flood(),
+        "/test.Echo/Wordy" => tonic::Status::not_found("é".repeat(200_000)).into_http(),
         "/test.Echo/Never" => std::future::pending().await,
         "/test.Echo/Hold" => {
             behaviour.begun.notify_one();

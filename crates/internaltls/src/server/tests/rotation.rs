@@ -44,6 +44,55 @@ async fn invariant_5_rotation_drains_and_running_calls_finish() {
     assert!(!scene.rig.telemetry.encode().contains("internaltls_connections_cut_total{"));
 }
 
+/// Silent connections, one after another, until it is dropped.
+fn press(scene: &Scene) -> tokio_util::task::AbortOnDropHandle<()> {
+    let address = scene.rig.address;
+    tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut held = std::collections::VecDeque::new();
+        loop {
+            held.push_back(TcpStream::connect(address).await.unwrap());
+            if held.len() > 8 {
+                held.pop_front();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }))
+}
+
+#[tokio::test]
+async fn invariant_8_a_flood_puts_off_rotation_and_nothing_else() {
+    let scene = Scene::with(Limits { half_open: 2, ..Limits::default() }).await;
+    let (ours, leaf) = (scene.client().await, scene.ca.node("proxy", "p-2"));
+    let theirs = scene.rig.tls_client(dialer(&scene.ca.pem(), Some(&leaf), &[&TLS13]), NAME).await.unwrap();
+    assert!(ours.is_served().await && theirs.is_served().await);
+    let flood = press(&scene);
+    scene.rig.counted("result=\"crowded\"").await;
+    // One generation renews, the next one distrusts one of the two peers.
+    renew(&scene).await;
+    scene.folder.distrust(&leaf);
+    assert!(matches!(scene.store.reload().await.unwrap(), Reloaded::Published(3)));
+    scene.rig.counted("internaltls_connections_cut_total{reason=\"distrusted\"} 1").await;
+    assert!(within("it is cut", theirs.connection).await.unwrap().is_err());
+    // The connection of the other is judged by both. A dozen more that give way take longer than the jitter.
+    let displaced = || {
+        let text = scene.rig.telemetry.encode();
+        let line = text.lines().find(|line| line.contains("result=\"crowded\"")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let more = displaced() + 12;
+    within("a dozen more give way", async {
+        while displaced() < more {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    assert!(!scene.rig.telemetry.encode().contains("reason=\"rotation\""));
+    assert!(ours.is_served().await);
+    drop(flood);
+    scene.rig.counted("internaltls_connections_drained_total{reason=\"rotation\"} 1").await;
+    within("the connection ends in order", ours.connection).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn invariant_5_distrust_cuts() {
     let scene = Scene::new().await;
