@@ -102,7 +102,7 @@ impl ConnectionFacts {
     }
 }
 
-/// How an identity is shown at one end of a connection: `role/node`, an edge client's name, `shared` or `plaintext`.
+/// How an identity is shown at one end of a connection: `role/node`, an edge client's name, `shared`, `anonymous` or `plaintext`.
 pub(crate) fn end_of(identity: &Identity) -> String {
     match identity {
         Identity::Node { role, node, .. } => format!("{role}/{node}"),

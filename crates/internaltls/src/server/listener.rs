@@ -238,7 +238,7 @@ impl Shared {
             [] => None,
             chain => Some(generation.vouch(chain, PeerSide::Client, None).map_err(Refusal::Unvouched)?),
         };
-        let identity = vouched.as_ref().map_or(Identity::Plaintext, |v| v.identity.clone());
+        let identity = vouched.as_ref().map_or(Identity::Anonymous, |v| v.identity.clone());
         Ok(ConnectionFacts {
             peer_serial: vouched.as_ref().map(|v| v.serial.clone()),
             peer_key: vouched.as_ref().map(|v| v.spki_sha256),

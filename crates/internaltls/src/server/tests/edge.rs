@@ -135,7 +135,7 @@ async fn grpc_and_rest_share_a_port_under_tls() {
     let outside = Outside::open(EdgeMode::OneWay).await;
     assert_eq!(outside.grpc().await.answer("Who", None).await.0, Code::Ok);
     let answer = get(outside.tls(outside.both, outside.dialer("http/1.1", None)).await.unwrap(), "/v2/list").await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("GET /v2/list from plaintext, 0 bytes"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("GET /v2/list from anonymous, 0 bytes"), "{answer}");
 }
 
 #[tokio::test]
