@@ -156,7 +156,8 @@ impl Given {
         let is_named = |words: &[&str]| words.iter().any(|word| named.contains(word));
         let is_bundle = named.starts_with("ca") || is_named(&["root", "bundle"]);
         let is_alone = self.leaves.is_empty() && self.keys.iter().any(|key| fits(file, key));
-        let like_a_leaf = is_named(&["server", "client", "leaf", "tls"]) || is_alone;
+        // The key of a chain in the wrong order fits another certificate of it.
+        let like_a_leaf = is_named(&["server", "client", "leaf", "tls"]) && (has_key || beside.exists()) || is_alone;
         has_key && !found.sans.is_empty() || !is_bundle && like_a_leaf
     }
 
