@@ -17,11 +17,8 @@ use crate::error::{LoadError, MaterialFile, Part};
 /// The system bundles of distributions have 150 blocks, the largest public bundles a few hundred.
 const BLOCKS: usize = 4096;
 
-/// A block that was read.
-pub(super) type Block = (SectionKind, Vec<u8>);
-
 /// What a file holds that is for this part of the material, in its order.
-pub(super) fn blocks(file: &MaterialFile, bytes: &[u8]) -> Result<Vec<Block>, LoadError> {
+pub(super) fn blocks(file: &MaterialFile, bytes: &[u8]) -> Result<Vec<(SectionKind, Vec<u8>)>, LoadError> {
     if is_der(bytes) {
         return Err(LoadError::Der(file.clone()));
     }
