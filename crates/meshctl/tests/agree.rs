@@ -186,6 +186,23 @@ fn check_and_process_agree() {
     assert!(fit > 50 && unfit > 50, "{fit} fit, {unfit} unfit");
 }
 
+/// Both settings may name one file.
+#[test]
+fn leaf_and_key_in_one_file() {
+    let site = Site::new();
+    site.leaf("server", "ca", EDGE, &P256);
+    let both = format!("{}{}", site.text("server.key"), site.text("server.pem"));
+    for name in ["one.pem", "one.key"] {
+        fs::write(site.path(name), &both).unwrap();
+        fs::set_permissions(site.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let process = started(&site.config("one", "ca.pem", 1, false));
+    assert_eq!(process, Ok(()));
+    let report = check_files(&[site.path("one.pem"), site.path("ca.pem")], SystemTime::now());
+    same("leaf and key in one file", &process, &report);
+    assert!(report.fine.iter().any(|line| line.contains("leaf ")), "{report:?}");
+}
+
 /// What a process reads of the policy counts as well.
 #[test]
 fn check_reads_the_policy() {

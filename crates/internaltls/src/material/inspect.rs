@@ -163,6 +163,14 @@ pub fn certificates_in(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'
     parse::certificates(&at_edge(path, Part::Certificate), bytes)
 }
 
+/// What certificates say that were read already; `path` is for the message.
+///
+/// # Errors
+/// [`LoadError`], where one cannot be parsed.
+pub fn summaries_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<CertificateSummary>, LoadError> {
+    summaries(&at_edge(path, Part::Certificate), chain)
+}
+
 /// The private key of a file. Blocks.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use super::crl;
 use super::journal::{Journal, Lock, Step};
 use super::lag::{Wanted, behind};
 use super::site::Site;
-use crate::certs::authority::{Authority, Facts, KeyKind, date};
+use crate::certs::authority::{Authority, Facts, date};
 use crate::certs::init::Validity;
 use crate::cluster::Cluster;
 use crate::{lifetime, status};
@@ -218,13 +218,13 @@ fn tell_once(late: &[String], told: &mut Vec<String>) {
     }
 }
 
-/// A new CA, named after the one before and this moment: CRLs and logs tell CAs apart by their names.
+/// A new CA with a key of the same kind, named after the one before and this moment: CRLs and logs tell CAs apart by their names.
 fn successor(old: &Bundle, now: OffsetDateTime) -> anyhow::Result<Authority> {
     let der = old.signer_der()?;
-    let subject = Facts::read(&der, Path::new("the CA of now"))?.request.subject;
-    let name = common_name_of(&subject).unwrap_or_else(|| "mesh CA".to_owned());
+    let request = Facts::read(&der, Path::new("the CA of now"))?.request;
+    let name = common_name_of(&request.subject).unwrap_or_else(|| "mesh CA".to_owned());
     let stem = name.split(" of 2").next().unwrap_or_default();
-    Authority::create(&format!("{stem} of {}", date(now)), KeyKind::EcP256, now)
+    Authority::create(&format!("{stem} of {}", date(now)), request.key, now)
 }
 
 fn common_name_of(subject: &DistinguishedName) -> Option<String> {
@@ -242,6 +242,7 @@ fn short(sha256: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certs::authority::KeyKind;
 
     fn name(ca: &Authority) -> String {
         let der = Bundle::parse(ca.cert_pem()).unwrap().signer_der().unwrap();
@@ -256,5 +257,11 @@ mod tests {
         assert_eq!(name(&second), "mesh.internal CA of 2027-01-15T08:00:00Z");
         let third = successor(&Bundle::parse(second.cert_pem()).unwrap(), at(1_800_000_001)).unwrap();
         assert_eq!(name(&third), "mesh.internal CA of 2027-01-15T08:00:01Z");
+        for kind in [KeyKind::EcP384, KeyKind::Rsa3072] {
+            let first = Authority::create("CA", kind, at(1_800_000_000)).unwrap();
+            let next = successor(&Bundle::parse(first.cert_pem()).unwrap(), at(1_800_000_000)).unwrap();
+            let der = Bundle::parse(next.cert_pem()).unwrap().signer_der().unwrap();
+            assert_eq!(Facts::read(&der, Path::new("it")).unwrap().request.key, kind);
+        }
     }
 }

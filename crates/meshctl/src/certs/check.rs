@@ -130,7 +130,10 @@ impl Given {
                     authorities.push((file.clone(), found))
                 }
                 Ok(Contents::Certificates(mut found)) => given.leaves.push((file.clone(), found.swap_remove(0))),
-                Ok(_) => given.keys.push(file.clone()),
+                Ok(_) => {
+                    given.keys.push(file.clone());
+                    given.leaves.extend(leaf_beside_key(file));
+                }
                 Err(error) => report.wrong.push(chain(&error)),
             }
         }
@@ -156,7 +159,8 @@ impl Given {
         let is_named = |words: &[&str]| words.iter().any(|word| named.contains(word));
         let is_bundle = named.starts_with("ca") || is_named(&["root", "bundle"]);
         let is_alone = self.leaves.is_empty() && self.keys.iter().any(|key| fits(file, key));
-        let like_a_leaf = is_named(&["server", "client", "leaf", "tls"]) || is_alone;
+        // The key of a chain in the wrong order fits another certificate of it.
+        let like_a_leaf = is_named(&["server", "client", "leaf", "tls"]) && (has_key || beside.exists()) || is_alone;
         has_key && !found.sans.is_empty() || !is_bundle && like_a_leaf
     }
 
@@ -219,7 +223,7 @@ impl Report {
             Ok(Some(set)) => {
                 self.end_near(Path::new(what), &set.leaf, now);
                 set.cas.iter().for_each(|ca| self.end_near(Path::new(what), ca, now));
-                self.fine.extend(set.findings.iter().map(|finding| format!("{what}, but mend this: {finding}")));
+                self.warnings.extend(set.findings.iter().map(|finding| format!("{what}: {finding}")));
                 set.readable_keys.iter().for_each(|(key, mode)| self.readable(key, *mode));
                 self.warnings.extend(set.key_warning.map(|warning| format!("{what}: {warning}")));
                 self.warnings.extend(set.warnings.iter().map(|warning| format!("{what}: {warning}")));
@@ -393,6 +397,13 @@ fn edge(leaf: &Path, key: PathBuf, ca: Option<PathBuf>) -> EdgeConfig {
 
 fn files(leaf: &Path, key: PathBuf, ca: Option<PathBuf>) -> Files {
     Files { cert: leaf.to_owned(), key, ca, client_cert: None, client_key: None, crl: None, distrust: None }
+}
+
+/// The leaf of a file that holds it together with its key, as HAProxy wants it: both settings may name one file.
+fn leaf_beside_key(file: &Path) -> Option<(PathBuf, CertificateSummary)> {
+    let found = inspect::certificates(file).ok().filter(|found| !found.is_empty())?;
+    let summaries = inspect::summaries_of(file, &found).ok()?;
+    Some((file.to_owned(), summaries.into_iter().next()?))
 }
 
 fn fits(leaf: &Path, key: &Path) -> bool {
