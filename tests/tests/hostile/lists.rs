@@ -298,7 +298,8 @@ fn invariant_5_distrust_waits_for_no_peer() {
         wait::throughout("the frozen are asked", Duration::from_secs(1), || Ok::<(), String>(()));
         cut()
     };
-    let most = Duration::from_millis(1_500).max(3 * usual);
+    // It was four seconds when a cut waited for peers. On a machine that is busy a look takes longer, frozen peers or not.
+    let most = Duration::from_millis(2_500).max(3 * usual);
     assert!(beside <= most, "cut after {beside:?} beside frozen peers, after {usual:?} else");
 }
 
