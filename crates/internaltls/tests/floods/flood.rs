@@ -29,7 +29,7 @@ pub(crate) enum Attack {
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 5] = [Self::Silent, Self::Partial, Self::Trickle, Self::Hello, Self::Garbage];
+    pub(crate) const ALL: [Self; 5] = [Self::Hello, Self::Silent, Self::Partial, Self::Trickle, Self::Garbage];
 }
 
 /// What became of an attack.

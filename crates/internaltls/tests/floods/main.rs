@@ -33,7 +33,14 @@ const ONE_FAILS_IN: usize = 200;
 /// How much longer than without the slowest in a hundred may take.
 const SLOWER: Duration = Duration::from_secs(1);
 
-async fn withstands(scene: &Scene, without: &Times, surface: Surface, attack: Attack, count: usize, addresses: u8) {
+async fn withstands(
+    scene: &Scene,
+    without: &Times,
+    surface: Surface,
+    attack: Attack,
+    count: usize,
+    addresses: u8,
+) -> Result<(), String> {
     let what = format!("{surface:?} {attack:?}: {count} from {addresses}");
     let again = if is_long() { 1_000 } else { 250 };
     let flood = Flood::start(attack, scene.address(surface), scene.hello(surface), count, addresses, again);
@@ -47,16 +54,14 @@ async fn withstands(scene: &Scene, without: &Times, surface: Surface, attack: At
     let calls = load.finish().await;
     let told = flood.stop();
     println!("{what}: without {without}, beside {beside}, {calls} calls, {told:?}");
-    assert!(beside.failed.len() * ONE_FAILS_IN <= CLIENTS, "{what}: {:?}", beside.failed);
-    assert!(
-        beside.percentile(99) <= without.percentile(99) + SLOWER,
-        "{what}: without the attack {without}, beside it {beside}"
-    );
     assert!(calls > 0, "{what}: no call was made beside it");
     assert!(told.opened >= count, "{what}: the attack did not come about: {told:?}");
     if count > 1_100 && attack != Attack::Garbage {
         assert!(told.alerts > 0, "{what}: nobody who was turned away heard of it: {told:?}");
     }
+    let few = beside.failed.len() * ONE_FAILS_IN <= CLIENTS;
+    let soon = beside.percentile(99) <= without.percentile(99) + SLOWER;
+    if few && soon { Ok(()) } else { Err(format!("{what}: {beside} {:?}, without {without}", beside.failed)) }
 }
 
 fn is_long() -> bool {
@@ -79,19 +84,21 @@ async fn invariant_8_half_open_floods_keep_nobody_out() {
     ];
     if !is_long() {
         for (surface, attack, count, addresses) in cases {
-            withstands(&scene, without(*surface), *surface, *attack, *count, *addresses).await;
+            withstands(&scene, without(*surface), *surface, *attack, *count, *addresses).await.unwrap();
         }
         return;
     }
+    let mut fell = Vec::new();
     for surface in [Surface::Mesh, Surface::Edge] {
         for attack in Attack::ALL {
             for count in [256, 3_000, 10_000] {
                 for addresses in [1, 4, 250] {
-                    withstands(&scene, without(surface), surface, attack, count, addresses).await;
+                    fell.extend(withstands(&scene, without(surface), surface, attack, count, addresses).await.err());
                 }
             }
         }
     }
+    assert!(fell.is_empty(), "{fell:#?}");
 }
 
 impl std::fmt::Display for Times {
