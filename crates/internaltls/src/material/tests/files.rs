@@ -284,7 +284,7 @@ pub(super) fn not_run(what: &str, why: &std::io::Error) {
 fn give_away(path: &Path) -> bool {
     let given = chown(path, Some(4_242), None);
     if let Err(error) = &given {
-        not_run("files of foreign owners", &error);
+        not_run("files of foreign owners", error);
     }
     given.is_ok()
 }
