@@ -13,7 +13,6 @@ use rustls::{CertificateError, OtherError};
 
 use crate::client::ProbeError;
 use crate::clock::rfc3339;
-use crate::foreign;
 use crate::identity::IdentityError;
 use crate::material::trusted::FileError;
 use crate::policy::PolicyError;
@@ -639,19 +638,6 @@ fn and_more(more: usize) -> String {
 
 fn listed(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
-/// A chain of causes on one line, outermost first, for a log or a status. The causes may be other libraries' errors that
-/// quote a peer.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&foreign::cause(&cause.to_string()));
-        next = cause.source();
-    }
-    text
 }
 
 /// Why a peer was refused, and by which names it went.

@@ -25,6 +25,14 @@ pub fn cause(text: &str) -> String {
     cut(text, CAUSE)
 }
 
+/// An error and all its causes on one line, outermost first, for a log or a status. Any of them may quote a peer: each is
+/// cut, its control characters escaped.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(|error| cause(&error.to_string())).collect::<Vec<_>>().join(": ")
+}
+
 /// A sentence that a peer wrote, fit to be stored and shown: at most 1 KiB and an ellipsis.
 #[must_use]
 pub fn sentence(text: &str) -> String {
@@ -72,6 +80,19 @@ mod tests {
         let long = name(&"x".repeat(100_000));
         assert_eq!(long.len(), NAME + '…'.len_utf8());
         assert!(long.ends_with("x…"));
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Outer(&'static str, #[source] std::io::Error);
+
+    #[test]
+    fn cuts_and_escapes_every_cause() {
+        let inner = std::io::Error::other(format!("a\n{}", "x".repeat(CAUSE)));
+        let outer = Outer("a\x1b[2J", inner);
+        let told = chain(&outer);
+        assert!(!told.contains(['\n', '\x1b']) && told.len() < 3 * CAUSE, "{told}");
+        assert!(told.contains("a\\u{1b}[2J"), "{told}");
     }
 
     proptest! {

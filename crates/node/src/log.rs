@@ -6,7 +6,7 @@
 //! can write a line of its own into the log.
 use std::fmt::{self, Write as _};
 
-use internaltls::foreign;
+pub use internaltls::foreign::chain;
 use settings::{LogLevel, Settings};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -114,19 +114,6 @@ impl Visit for Fields {
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
         self.put(field, &chain(value));
     }
-}
-
-/// An error and all its causes, in one line. A cause may quote a peer: each is cut, its control characters escaped.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = foreign::cause(&error.to_string());
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&foreign::cause(&error.to_string()));
-        cause = error.source();
-    }
-    text
 }
 
 fn bare_or_quoted(text: &str) -> String {

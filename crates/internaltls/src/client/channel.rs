@@ -186,7 +186,7 @@ impl Inner {
     async fn wait(self: &Arc<Self>, waiting: &Waiting) -> Result<Conn, ChannelError> {
         let mut news = self.news.subscribe();
         let mut tried = Vec::new();
-        let waited = self.dialer.context.limits.connect * PATIENCE;
+        let waited = self.dialer.context.limits.connect.saturating_mul(PATIENCE);
         let mut patience = pin!(tokio::time::sleep(waited));
         loop {
             // Before connections are asked, so that no call that ends meanwhile is missed.

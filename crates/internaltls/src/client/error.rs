@@ -12,7 +12,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use crate::config::Endpoint;
-use crate::error::{VerifyError, chain};
+use crate::error::VerifyError;
+use crate::foreign::chain;
 use crate::identity::Role;
 
 /// Why a call on a [`Channel`](super::Channel) failed without an answer of the peer. It is the source of the

@@ -122,7 +122,7 @@ async fn call(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::chain;
+    use crate::foreign::chain;
 
     #[test]
     fn invariant_8_a_peers_words_are_cut() {

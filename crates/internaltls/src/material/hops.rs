@@ -5,7 +5,10 @@
 //! 2. The way is walked by descriptors, one name at a time: each folder is opened in the one before it, so that what was
 //!    judged is what the file is read through, whatever is renamed meanwhile.
 //! 3. `O_PATH` opens nothing for reading or writing: a device does not notice, a FIFO does not wait. Only a file system that
-//!    does not answer can hold this up, and every call of it is made in a [`lane`](super::lane).
+//!    does not answer can hold this up, and every call of it is made on a thread of the
+//!    [`reader`](super::reader).
+//! 4. What the way ends at is held open from the walk on, so that its inode number cannot be another's, and it is judged again
+//!    by the descriptor that it is read by: who owns it and its mode may have changed meanwhile.
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -57,6 +60,8 @@ pub(super) struct End {
     pub(super) stat: Stat,
     folder: OwnedFd,
     name: OsString,
+    /// It, by `O_PATH`. While this is open, no other file gets its inode number.
+    object: OwnedFd,
 }
 
 impl End {
@@ -64,16 +69,17 @@ impl End {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
-    /// Opens it for reading in the folder that was walked to. Fails where something else has taken its place.
-    pub(super) fn open(&self) -> io::Result<std::fs::File> {
+    /// Opens it for reading in the folder that was walked to, and tells what was opened: that is to be judged, and not what
+    /// was walked to. Fails where something else has taken its place.
+    pub(super) fn open(&self) -> io::Result<(std::fs::File, Stat)> {
         // NONBLOCK: a FIFO that takes the file's place just now must not wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.folder, &self.name, flags, Mode::empty())?;
-        let opened = fstat(&file)?;
-        if (opened.st_dev, opened.st_ino) != (self.stat.st_dev, self.stat.st_ino) {
+        let (walked, opened) = (fstat(&self.object)?, fstat(&file)?);
+        if (opened.st_dev, opened.st_ino) != (walked.st_dev, walked.st_ino) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "it was replaced while it was opened"));
         }
-        Ok(file.into())
+        Ok((file.into(), opened))
     }
 }
 
@@ -111,14 +117,14 @@ impl Walker {
             match openat(&self.fd, &name, FOLDER, Mode::empty()) {
                 // DIRECTORY makes the kernel mount what is mounted on demand; without it an empty folder would be walked into.
                 Ok(_) if !names.is_empty() => self.enter(&name)?,
-                Ok(folder) => return self.end(name, fstat(&folder)?),
+                Ok(folder) => return self.end(name, folder),
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     let object = openat(&self.fd, &name, AT, Mode::empty())?;
                     let stat = fstat(&object)?;
                     if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
                         self.go_by_link(&object, &name, stat, &mut names)?;
                     } else if names.is_empty() {
-                        return self.end(name, stat);
+                        return self.end(name, object);
                     } else {
                         return Err(Errno::NOTDIR.into());
                     }
@@ -131,9 +137,8 @@ impl Walker {
             }
         }
         // The path is `/`, or ends in `..`.
-        let (stat, path) = (fstat(&self.fd)?, self.at.clone());
-        let folder = openat(&self.fd, ".", FOLDER, Mode::empty())?;
-        Ok(End { path, stat, folder, name: OsString::from(".") })
+        let object = openat(&self.fd, ".", FOLDER, Mode::empty())?;
+        self.ended(self.at.clone(), OsString::from("."), object)
     }
 
     fn go_by_link(
@@ -176,10 +181,14 @@ impl Walker {
         Ok(())
     }
 
-    fn end(&mut self, name: OsString, stat: Stat) -> io::Result<End> {
+    fn end(&mut self, name: OsString, object: OwnedFd) -> io::Result<End> {
         self.holds();
-        let folder = openat(&self.fd, ".", FOLDER, Mode::empty())?;
-        Ok(End { path: self.at.join(&name), stat, folder, name })
+        self.ended(self.at.join(&name), name, object)
+    }
+
+    fn ended(&self, path: PathBuf, name: OsString, object: OwnedFd) -> io::Result<End> {
+        let (stat, folder) = (fstat(&object)?, openat(&self.fd, ".", FOLDER, Mode::empty())?);
+        Ok(End { path, stat, folder, name, object })
     }
 
     fn looks_up(&mut self, name: &OsStr) {
@@ -250,6 +259,20 @@ mod tests {
         fs::write(at.join("file"), "x").unwrap();
         for (path, kind) in [("not/yet", io::ErrorKind::NotFound), ("file/a.pem", io::ErrorKind::NotADirectory)] {
             assert_eq!(walk(&at.join(path)).unwrap().end.unwrap_err().kind(), kind);
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_is_never_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let at = root.path().canonicalize().unwrap();
+        // Where inode numbers are used again, the first new file has that of the one that was removed last.
+        for _ in 0..20 {
+            fs::write(at.join("file"), "x").unwrap();
+            let end = walk(&at.join("file")).unwrap().end.unwrap();
+            fs::remove_file(at.join("file")).unwrap();
+            fs::write(at.join("file"), "another").unwrap();
+            assert!(end.open().is_err(), "another file, whatever its inode number");
         }
     }
 

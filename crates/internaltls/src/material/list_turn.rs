@@ -21,7 +21,8 @@ use super::status::WatchStatus;
 use super::store::Reloaded;
 use super::watch::{Watch, watched};
 use crate::clock::Clock;
-use crate::error::{LoadError, Part, chain};
+use crate::error::{LoadError, Part};
+use crate::foreign::chain;
 use crate::verify::{Anchor, sha256};
 
 /// The most findings that are named; what is beyond is counted.

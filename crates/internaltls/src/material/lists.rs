@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::SectionKind;
 
-use super::pem::blocks;
+use super::pem::{Block, blocks};
 use super::source::{Snapshot, Source};
 use crate::error::{LoadError, MaterialFile, Part};
 use crate::verify::{Crl, Distrust};
@@ -110,8 +110,8 @@ impl Seen {
 
 /// The CRLs of a file, and what is wrong with it. Where the file as a whole is no PEM, its whole blocks still are.
 fn crl_blocks(file: &MaterialFile, bytes: &[u8]) -> (Vec<Vec<u8>>, Option<LoadError>) {
-    let crls = |blocks: Vec<(SectionKind, Vec<u8>)>| {
-        blocks.into_iter().filter(|(kind, _)| *kind == SectionKind::Crl).map(|(_, der)| der)
+    let crls = |blocks: Vec<Block>| {
+        blocks.into_iter().filter(|(kind, _)| *kind == SectionKind::Crl).map(|(_, mut der)| std::mem::take(&mut *der))
     };
     match blocks(file, bytes) {
         Ok(blocks) => (crls(blocks).collect(), None),

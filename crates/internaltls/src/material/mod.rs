@@ -5,11 +5,13 @@
 //!    fails leaves the last good generation in place, and is tried again on a timer.
 //! 3. Disk and served agree, or status, a gauge and the log say since when they do not.
 //!
-//! Parts, in the order that material takes: `source` reads; `parse` understands (`pem`, `kind` and `lists` are parts of it), `check`
+//! Parts, in the order that material takes: `source` reads, by `trusted`, which judges a file and the way to it (`hops` walks it,
+//! `permissions` judges it) on threads that may hang (`reader`); `parse` understands (`pem`, `kind` and `lists` are parts of it), `check`
 //! judges, `generation` builds and `trial` tries, which `prepare` strings together; `peers` asks who is connected, `decision`
-//! decides (`force` is an operator's word); `published` holds what is served. Three turns drive them: `turn` for leaf, key and
+//! decides (`force` is an operator's word); `published` holds what is served, `in_force` tells which lists count, and
+//! `state` keeps them over a restart. Three turns drive them: `turn` for leaf, key and
 //! CAs, `list_turn` for what revokes, `policy_turn` for the policy. `watch` notices, `follow` asks for turns, `store` is all of
-//! it together; `report` and `status` tell, `inspect` judges for tools.
+//! it together; `report`, `status`, `alarm` and `announcer` tell, `inspect` judges for tools.
 mod alarm;
 mod announcer;
 mod check;

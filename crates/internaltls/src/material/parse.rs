@@ -95,7 +95,7 @@ pub(super) fn certificates(file: &MaterialFile, bytes: &[u8]) -> Result<Vec<Cert
     let found: Vec<_> = blocks(file, bytes)?
         .into_iter()
         .filter(|(kind, _)| *kind == SectionKind::Certificate)
-        .map(|(_, der)| CertificateDer::from(der))
+        .map(|(_, mut der)| CertificateDer::from(std::mem::take(&mut *der)))
         .collect();
     if found.is_empty() { Err(LoadError::NoCertificate(file.clone())) } else { Ok(found) }
 }
@@ -109,7 +109,8 @@ pub(super) fn private_key(file: &MaterialFile, bytes: &[u8]) -> Result<Arc<dyn S
 
 /// The one key of a file, wiped when it is dropped.
 pub(super) fn key_der(file: &MaterialFile, bytes: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, LoadError> {
-    let keys = blocks(file, bytes)?.into_iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der));
+    let keys = blocks(file, bytes)?.into_iter();
+    let keys = keys.filter_map(|(kind, mut der)| PrivateKeyDer::from_pem(kind, std::mem::take(&mut *der)));
     let mut keys: Vec<_> = keys.map(Zeroizing::new).collect();
     let key = keys.pop().ok_or_else(|| LoadError::NoKey(file.clone()))?;
     if !keys.is_empty() {

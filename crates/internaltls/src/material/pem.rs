@@ -18,7 +18,7 @@ use crate::error::{LoadError, MaterialFile, Part};
 const BLOCKS: usize = 4096;
 
 /// What a file holds that is for this part of the material, in its order.
-pub(super) fn blocks(file: &MaterialFile, bytes: &[u8]) -> Result<Vec<(SectionKind, Vec<u8>)>, LoadError> {
+pub(super) fn blocks(file: &MaterialFile, bytes: &[u8]) -> Result<Vec<Block>, LoadError> {
     if is_der(bytes) {
         return Err(LoadError::Der(file.clone()));
     }
@@ -145,8 +145,8 @@ fn beside(label: &[u8]) -> Verdict {
     }
 }
 
-/// What a block holds, and its kind.
-type Block = (SectionKind, Vec<u8>);
+/// What a block holds, and its kind. It may be a key: it is wiped when it is dropped, as where a later block is torn.
+pub(super) type Block = (SectionKind, Zeroizing<Vec<u8>>);
 
 /// Where the reader is in the file.
 struct Reader<'a> {
@@ -360,7 +360,7 @@ fn find(text: &[u8], word: &[u8]) -> Option<usize> {
 }
 
 /// RFC 4648 base64 with its padding; blanks and line ends anywhere.
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     // As large as it can become, for a vector that grows leaves copies of a key behind.
     let mut out = Zeroizing::new(Vec::with_capacity(text.len() / 4 * 3 + 3));
     let (mut group, mut digits, mut padding) = (0_u32, 0, 0);
@@ -383,7 +383,7 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
             (group, digits) = (0, 0);
         }
     }
-    (digits == 0).then(|| std::mem::take(&mut *out))
+    (digits == 0).then_some(out)
 }
 
 /// The value of a base64 digit, 255 of another byte. Without a branch or a look-up in a table that depends on it: it may be a key's.

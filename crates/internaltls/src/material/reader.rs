@@ -3,29 +3,39 @@
 //! 1. On a hung NFS or FUSE mount every call hangs that goes by a path: stat, readlink, open, read, readdir,
 //!    inotify_add_watch, unlink. So each look at a path is handed to a thread, and its answer is waited for [`PATIENCE`] long.
 //! 2. A path has one thread at most, in the whole process. What is asked while it is busy queues up behind it. Once it has been
-//!    busy with one call for [`PATIENCE`], whatever is asked fails at once, with an error that names the path, until it answers.
-//! 3. Paths do not wait for each other: a key that hangs holds up no list.
-//! 4. They are plain threads: a runtime that shuts down waits for those of `spawn_blocking`, but not for these, and a process
+//!    busy with one call for [`PATIENCE`] without [`progress`], whatever is asked fails at once, with an error that names the path, until it answers.
+//! 3. Time runs from the last byte that came, not from the first: a large file on a slow mount is no hung one. It has
+//!    [`LONGEST`] in all. Who has waited for so long is the last to wait: the path counts as hung until the call returns.
+//! 4. Paths do not wait for each other: a key that hangs holds up no list.
+//! 5. They are plain threads: a runtime that shuts down waits for those of `spawn_blocking`, but not for these, and a process
 //!    that exits waits for neither. (In a call that the kernel does not let be killed, the process stays a zombie until the mount
 //!    answers. That is the mount's doing, and no program can help it.)
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long a file system has for one call. Long beside a slow disk, and short beside an operator's.
+/// How long a file system has for one call, or for the next bytes of one file. Long beside a slow disk, and short beside an operator's.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long one file may take that comes slowly.
+const LONGEST: Duration = Duration::from_secs(60);
 
 static LANES: Mutex<BTreeMap<PathBuf, Lane>> = Mutex::new(BTreeMap::new());
 
 /// What the thread of one path is doing.
 struct Lane {
     began: Instant,
+    /// When it was last heard of.
+    moved: Instant,
     /// The same moment, for people.
     since: SystemTime,
+    /// Whether somebody has waited for [`LONGEST`] in vain for what it does.
+    given_up: bool,
     waiting: VecDeque<Job>,
 }
 
@@ -48,9 +58,40 @@ pub(crate) struct Asked<T> {
     answer: Result<(Receiver<T>, Arc<()>), Unanswered>,
 }
 
-/// Asks, waits for [`PATIENCE`] at most, and gives the answer.
+impl Lane {
+    fn begin(waiting: VecDeque<Job>) -> Self {
+        let began = Instant::now();
+        Self { began, moved: began, since: SystemTime::now(), given_up: false, waiting }
+    }
+
+    fn hangs(&self) -> bool {
+        self.given_up || self.moved.elapsed() >= PATIENCE
+    }
+
+    /// Until when it is worth waiting for it.
+    fn worth(&self) -> Instant {
+        (self.moved + PATIENCE).min(self.began + LONGEST)
+    }
+}
+
+thread_local! {
+    /// The path of this thread.
+    static OWN: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+/// Tells, in the midst of a call, that the file system answers: its time begins anew. Elsewhere it does nothing.
+pub(super) fn progress() {
+    OWN.with_borrow(|own| {
+        let mut lanes = lanes();
+        if let Some(lane) = own.as_ref().and_then(|path| lanes.get_mut(path)) {
+            (lane.moved, lane.since) = (Instant::now(), SystemTime::now());
+        }
+    });
+}
+
+/// Asks, waits for [`PATIENCE`] at most, as long as there is no progress, and gives the answer.
 pub(crate) fn call<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unanswered> {
-    ask(path, work).wait(Instant::now() + PATIENCE)
+    ask(path, work).wait_on(Instant::now() + PATIENCE)
 }
 
 /// Has `work`, which may hang, done on the thread of `path`. It is not begun any more once the answer is no longer waited for.
@@ -63,14 +104,43 @@ pub(crate) fn ask<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Sen
 }
 
 impl<T> Asked<T> {
-    /// Waits for the answer.
+    /// Waits for the answer, whatever progress there is.
     pub(crate) fn wait(self, deadline: Instant) -> Result<T, Unanswered> {
         let (receiver, _wanted) = self.answer?;
-        receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|_| {
-            let since = lanes().get(&self.path).map_or_else(SystemTime::now, |lane| lane.since);
-            Unanswered::Hangs(since)
-        })
+        receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|_| silent(&self.path))
     }
+
+    /// Waits for the answer, past the deadline for as long as the path is not silent for [`PATIENCE`].
+    pub(crate) fn wait_on(self, mut deadline: Instant) -> Result<T, Unanswered> {
+        let (receiver, _wanted) = self.answer?;
+        let latest = Instant::now() + LONGEST;
+        loop {
+            match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(answer) => return Ok(answer),
+                // Its thread panicked.
+                Err(RecvTimeoutError::Disconnected) => return Err(silent(&self.path)),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let worth = lanes().get(&self.path).map(|lane| lane.worth().min(latest));
+            match worth.filter(|worth| *worth > Instant::now()) {
+                Some(worth) => deadline = worth,
+                // The answer may have come since.
+                None => return receiver.try_recv().map_err(|_| give_up(&self.path)),
+            }
+        }
+    }
+}
+
+fn silent(path: &Path) -> Unanswered {
+    Unanswered::Hangs(lanes().get(path).map_or_else(SystemTime::now, |lane| lane.since))
+}
+
+/// The same, where nobody is to wait for it again.
+fn give_up(path: &Path) -> Unanswered {
+    if let Some(lane) = lanes().get_mut(path).filter(|lane| lane.began.elapsed() >= LONGEST) {
+        lane.given_up = true;
+    }
+    silent(path)
 }
 
 fn lanes() -> MutexGuard<'static, BTreeMap<PathBuf, Lane>> {
@@ -89,7 +159,7 @@ fn job<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static, sender: Syn
 fn hand_over(path: &Path, job: Job) -> Result<(), Unanswered> {
     let mut lanes = lanes();
     if let Some(lane) = lanes.get_mut(path) {
-        if lane.began.elapsed() >= PATIENCE {
+        if lane.hangs() {
             return Err(Unanswered::Hangs(lane.since));
         }
         lane.waiting.push_back(job);
@@ -98,6 +168,7 @@ fn hand_over(path: &Path, job: Job) -> Result<(), Unanswered> {
     let of = path.to_owned();
     let run = move || {
         let _end = End(&of);
+        OWN.set(Some(of.clone()));
         let mut next = Some(job);
         while let Some(job) = next {
             job();
@@ -105,9 +176,8 @@ fn hand_over(path: &Path, job: Job) -> Result<(), Unanswered> {
         }
     };
     thread::Builder::new().name("material read".to_owned()).spawn(run).map_err(Unanswered::NoThread)?;
-    let lane = Lane { began: Instant::now(), since: SystemTime::now(), waiting: VecDeque::new() };
     // The thread cannot have ended before this: it ends under the lock that is held here.
-    lanes.insert(path.to_owned(), lane);
+    lanes.insert(path.to_owned(), Lane::begin(VecDeque::new()));
     Ok(())
 }
 
@@ -117,7 +187,7 @@ fn next_of(path: &Path) -> Option<Job> {
     let lane = lanes.get_mut(path)?;
     let next = lane.waiting.pop_front();
     match next {
-        Some(_) => (lane.began, lane.since) = (Instant::now(), SystemTime::now()),
+        Some(_) => *lane = Lane::begin(std::mem::take(&mut lane.waiting)),
         None => drop(lanes.remove(path)),
     }
     next
@@ -175,6 +245,55 @@ mod tests {
             assert!(Instant::now() < deadline, "still outstanding");
             thread::yield_now();
         }
+    }
+
+    /// No sleep tells a slow file system from a hung one: the time between two bytes is the reader's, so it is set back here.
+    #[test]
+    fn invariant_9_slow_path_is_not_hung() {
+        let path = Path::new("/a slow path");
+        let (step, steps) = channel::<()>();
+        let (stepped, done) = channel();
+        let asked = ask(path, move || {
+            while steps.recv().is_ok() {
+                progress();
+                stepped.send(()).unwrap();
+            }
+            7
+        });
+        // As if it had taken two thirds of the patience for each of six chunks.
+        for _ in 0..6 {
+            age(path, PATIENCE * 2 / 3);
+            step.send(()).unwrap();
+            done.recv_timeout(SOON).unwrap();
+        }
+        let behind = ask(path, || 8);
+        assert!(behind.answer.is_ok(), "it has made progress, and is not hung");
+        let waits = thread::spawn(move || asked.wait_on(Instant::now()));
+        step.send(()).unwrap();
+        drop(step);
+        assert_eq!(waits.join().unwrap().unwrap(), 7, "who waits waits on");
+        assert_eq!(behind.wait_on(Instant::now() + SOON).unwrap(), 8);
+    }
+
+    #[test]
+    fn slow_path_is_given_up_once() {
+        let path = Path::new("/a path that drips");
+        let (release, asked) = hang(path);
+        lanes().get_mut(path).unwrap().began = before(LONGEST);
+        let begin = Instant::now();
+        assert!(is_hung(asked.wait_on(Instant::now())) && is_hung(call(path, || ())));
+        assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+        drop(release);
+    }
+
+    fn before(age: Duration) -> Instant {
+        Instant::now().checked_sub(age).unwrap()
+    }
+
+    fn age(path: &Path, age: Duration) {
+        let mut lanes = lanes();
+        let lane = lanes.get_mut(path).unwrap();
+        (lane.began, lane.moved) = (lane.began.checked_sub(age).unwrap(), lane.moved.checked_sub(age).unwrap());
     }
 
     #[test]

@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use super::status::{HeldStatus, ReloadStatus};
 use super::store::Reloaded;
-use crate::error::{LoadError, chain};
+use crate::error::LoadError;
+use crate::foreign::chain;
 use crate::telemetry::Telemetry;
 
 /// How often the time to the next retry doubles while peers hold a set back.

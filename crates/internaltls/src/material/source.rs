@@ -4,7 +4,8 @@
 //!    keeps hashes alone, and a set that is the one in use is told by hashes alone: its key is read into no buffer but a small
 //!    one that is wiped.
 //! 2. Each file is read by [`trusted`](super::trusted): a regular file that nobody else can replace. Each is asked for by
-//!    itself ([`reader`](super::reader)), all at once: one that hangs fails the set after a bounded time, and no other set.
+//!    itself ([`reader`](super::reader)), all at once, but for the files of a folder of CRLs, of which there may be a thousand:
+//!    one that hangs fails the set after a bounded time, and no other set.
 //! 3. Every failure is its own error, with file, setting and remedy; none carries a byte of a file.
 //! 4. What is no reason to refuse is warned of when it is first seen, and again when it has been mended and comes back.
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,8 @@ use crate::verify::sha256;
 const LIMIT: u64 = 1024 * 1024;
 /// Public CAs publish CRLs of 10 MB and more; some 40 bytes an entry.
 const CRL_LIMIT: u64 = 64 * LIMIT;
+/// How many files of one folder are asked for at once, each on a thread.
+const AT_ONCE: usize = 16;
 const READS: usize = 6;
 /// Between two reads of the set.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -187,7 +190,8 @@ impl Source {
         self.files.iter().map(|file| file.path.clone()).collect()
     }
 
-    /// Reads until two reads agree. Blocks, for as long as [`PATIENCE`] at most where a file system does not answer.
+    /// Reads until two reads agree. Blocks, for as long as [`PATIENCE`] at most where a file system does not answer, and for a
+    /// minute a file where it is slow.
     pub(super) fn read(&self) -> Result<Snapshot, LoadError> {
         Ok(self.read_unless(|_| false)?.unwrap_or_default())
     }
@@ -240,17 +244,13 @@ impl Source {
 
     /// Asks for all files at once, so that those that hang are waited for together.
     fn take_each(&self, keep: Keep) -> Vec<Result<Taken, LoadError>> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut asked = Vec::new();
-        for file in &self.files {
-            let of = file.clone();
-            asked.push((file, reader::ask(&file.path, move || take(&of, keep))));
-        }
+        let found = ask_each(&self.files, move |file| look(&file, keep));
         let mut all = Vec::new();
-        for (file, asked) in asked {
-            match asked.wait(deadline) {
-                Ok(taken) => all.extend(taken),
-                Err(none) => all.push(Err(of(file, trusted::unanswered_at(&file.path, none)))),
+        for (file, found) in self.files.iter().zip(found) {
+            match found {
+                Ok(Found::File(taken)) => all.push(taken),
+                Ok(Found::Folder(files)) => all.extend(take_folder(&files, &file.path, keep)),
+                Err(error) => all.push(Err(error)),
             }
         }
         all
@@ -362,12 +362,57 @@ fn is_key(part: Part) -> bool {
     matches!(part, Part::Key | Part::ClientKey)
 }
 
-/// Reads one configured path: a file, or each file of a folder of CRLs. May hang.
-fn take(file: &MaterialFile, keep: Keep) -> Vec<Result<Taken, LoadError>> {
-    match expand(file) {
-        Ok(files) => files.into_iter().map(|one| take_one(one, &file.path, keep)).collect(),
-        Err(error) => vec![Err(error)],
+/// What a configured path led to.
+enum Found {
+    File(Result<Taken, LoadError>),
+    /// The files of a folder of CRLs.
+    Folder(Vec<MaterialFile>),
+}
+
+/// Reads one configured path, or lists it where it is a folder of CRLs. May hang.
+fn look(file: &MaterialFile, keep: Keep) -> Result<Found, LoadError> {
+    if file.part == Part::Crl && file.path.is_dir() {
+        return list(file).map(Found::Folder);
     }
+    Ok(Found::File(take_one(file.clone(), &file.path, keep)))
+}
+
+/// Reads the files of a folder. What has hung is waited for once: then those that were not yet asked for hang, too, until the
+/// next look, to which the reader tells at once who hangs.
+fn take_folder(files: &[MaterialFile], folder: &Path, keep: Keep) -> Vec<Result<Taken, LoadError>> {
+    let mut all = Vec::new();
+    for some in files.chunks(AT_ONCE) {
+        let begin = Instant::now();
+        let configured = folder.to_owned();
+        all.extend(ask_each(some, move |file| take_one(file, &configured, keep)));
+        let hung = all.iter().find_map(|one| match one {
+            Err(LoadError::Hangs { since, .. }) => Some(*since),
+            _ => None,
+        });
+        if let Some(since) = hung.filter(|_| begin.elapsed() >= PATIENCE) {
+            let rest = files[all.len()..].iter().map(|file| Err(LoadError::Hangs { file: file.clone(), since }));
+            all.extend(rest.collect::<Vec<_>>());
+            break;
+        }
+    }
+    all
+}
+
+/// Asks for each of these files on the thread of its path, all at once, and waits for all.
+fn ask_each<T: Send + 'static>(
+    files: &[MaterialFile],
+    work: impl Fn(MaterialFile) -> Result<T, LoadError> + Clone + Send + 'static,
+) -> Vec<Result<T, LoadError>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut asked = Vec::new();
+    for file in files {
+        let (of, work) = (file.clone(), work.clone());
+        asked.push(reader::ask(&file.path, move || work(of)));
+    }
+    let answer = |(file, asked): (&MaterialFile, reader::Asked<_>)| {
+        asked.wait_on(deadline).map_err(|none| of(file, trusted::unanswered_at(&file.path, none)))?
+    };
+    files.iter().zip(asked).map(answer).collect()
 }
 
 fn take_one(file: MaterialFile, configured: &Path, keep: Keep) -> Result<Taken, LoadError> {
@@ -383,10 +428,8 @@ fn take_one(file: MaterialFile, configured: &Path, keep: Keep) -> Result<Taken, 
     Ok(Taken { file, configured: configured.to_owned(), sha256, bytes, warnings })
 }
 
-fn expand(file: &MaterialFile) -> Result<Vec<MaterialFile>, LoadError> {
-    if file.part != Part::Crl || !file.path.is_dir() {
-        return Ok(vec![file.clone()]);
-    }
+/// The files of a folder of CRLs.
+fn list(file: &MaterialFile) -> Result<Vec<MaterialFile>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { file: file.clone(), access: None, source };
     let found = entries(&file.path).map_err(unreadable)?;
     if found.is_empty() {
@@ -488,5 +531,32 @@ mod tests {
     #[test]
     fn bytes_of_a_file_are_not_shown() {
         assert_eq!(format!("{:?}", Bytes(b"secret".to_vec())), "(6 bytes)");
+    }
+
+    /// One of these parts at each of these paths.
+    fn source(files: &[(Part, &Path)]) -> Source {
+        let of = |(part, path): &(Part, &Path)| MaterialFile { part: *part, path: path.to_path_buf(), edge: false };
+        Source { files: files.iter().map(of).collect(), warned: Warned::default() }
+    }
+
+    #[test]
+    fn invariant_9_one_hung_crl_hides_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        let (crls, distrust) = (root.path().join("crls"), root.path().join("distrust.txt"));
+        fs::create_dir(&crls).unwrap();
+        for number in 0..3 * AT_ONCE {
+            fs::write(crls.join(format!("{number:03}.pem")), number.to_string()).unwrap();
+        }
+        fs::write(&distrust, "# none").unwrap();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let hung = crls.join("000.pem");
+        let _asked = reader::ask(&hung, move || released.recv().is_ok());
+        let source = source(&[(Part::Crl, &crls), (Part::Distrust, &distrust)]);
+        let begin = Instant::now();
+        let (snapshot, errors) = source.read_each();
+        assert_eq!((snapshot.all(Part::Crl).count(), snapshot.all(Part::Distrust).count()), (3 * AT_ONCE - 1, 1));
+        assert!(matches!(errors.as_slice(), [LoadError::Hangs { file, .. }] if file.path == hung), "{errors:?}");
+        assert!(begin.elapsed() < 2 * PATIENCE, "what hangs is waited for once: {:?}", begin.elapsed());
+        drop(release);
     }
 }

@@ -186,7 +186,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
-    use crate::error::chain;
+    use crate::foreign::chain;
     use crate::verify::drafts::{ca, draft};
 
     fn state() -> InForce {

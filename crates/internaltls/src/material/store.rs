@@ -350,13 +350,13 @@ impl Store {
     }
 }
 
-/// On a thread of its own: a runtime that shuts down would wait for one of `spawn_blocking`, however long it blocks.
 /// Lists of intermediates are kept beside those that take their place, which is nothing to raise an alarm about.
 fn current(crls: &[Arc<Crl>]) -> impl Iterator<Item = &Crl> {
     let yields = |crl: &Crl| crls.iter().any(|other| crl.yields_to(other));
     crls.iter().map(|crl| &**crl).filter(move |crl| !yields(crl))
 }
 
+/// On a thread of its own: a runtime that shuts down would wait for one of `spawn_blocking`, however long it blocks.
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {

@@ -5,7 +5,8 @@
 //! 1. The way to the file is judged with the file: every folder, and every symlink, by its open descriptor. The table of what
 //!    is refused and what is warned of is in the [manual](crate::manual::files).
 //! 2. A FIFO, a device, a socket or a folder is an error that says so. None of them is opened.
-//! 3. A file system that does not answer is an error after three seconds, and at once from then on, until it answers.
+//! 3. A file system that does not answer is an error after three seconds, and at once from then on, until it answers. One that
+//!    is slow, and brings some bytes every three seconds, has a minute for a file.
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -124,7 +125,7 @@ fn access_words(access: Option<Access>) -> String {
     access.map(|access| format!(" ({access})")).unwrap_or_default()
 }
 
-/// Reads a trusted file that is no key. Blocks, for three seconds at most.
+/// Reads a trusted file that is no key. Blocks, for three seconds at most without a byte, and for a minute at most in all.
 ///
 /// # Errors
 /// [`FileError`], which names the file and the remedy.
@@ -133,7 +134,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Contents, FileError> {
 }
 
 /// Reads a file that is an order, or keeps what was decided: by the rules of a key, and of an owner who is root or the process'
-/// user. `None` where there is none. Blocks, for three seconds at most.
+/// user. `None` where there is none. Blocks, as [`read`] does.
 pub(crate) fn read_order(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
     match read_as(path, Object::Order, limit) {
         Err(FileError::Missing(_)) => Ok(None),
@@ -173,22 +174,34 @@ pub(super) struct Opened {
 
 /// Judges a file and the way to it, and opens it. Hangs where the file system does: to be called by [`reader`].
 pub(super) fn open(path: &Path, object: Object) -> Result<Opened, FileError> {
+    let walked = walk(path).map_err(|source| unreadable(path, source, None, &Who::now()))?;
+    open_at(path, walked, object)
+}
+
+/// The same for a file that was walked to.
+fn open_at(path: &Path, way: Way, object: Object) -> Result<Opened, FileError> {
     let who = Who::now();
-    let unreadable = |source: io::Error, stat: Option<&Stat>| match source.kind() {
-        io::ErrorKind::NotFound => FileError::Missing(path.to_owned()),
-        _ => FileError::Unreadable { path: path.to_owned(), access: stat.map(|stat| access(stat, &who)), source },
-    };
-    let way = walk(path).map_err(|source| unreadable(source, None))?;
+    let unreadable = |source, stat| unreadable(path, source, stat, &who);
     let mut warnings = judge_way(path, &way, object, &who)?;
     let end = way.end.map_err(|source| unreadable(source, None))?;
     if let Some(kind) = irregular(end.kind()) {
         return Err(FileError::NotRegular { path: path.to_owned(), kind });
     }
-    let file = end.open().map_err(|source| unreadable(source, Some(&end.stat)))?;
-    let owned = owned(&end.stat);
+    let (file, stat) = end.open().map_err(|source| unreadable(source, Some(&end.stat)))?;
+    if let Some(kind) = irregular(FileType::from_raw_mode(stat.st_mode)) {
+        return Err(FileError::NotRegular { path: path.to_owned(), kind });
+    }
+    let owned = owned(&stat);
     warnings.extend(judged(path, &end.path, object, owned, &who)?);
-    let size = u64::try_from(end.stat.st_size).unwrap_or_default();
+    let size = u64::try_from(stat.st_size).unwrap_or_default();
     Ok(Opened { path: path.to_owned(), file, size, owned, warnings })
+}
+
+fn unreadable(path: &Path, source: io::Error, stat: Option<&Stat>, who: &Who) -> FileError {
+    match source.kind() {
+        io::ErrorKind::NotFound => FileError::Missing(path.to_owned()),
+        _ => FileError::Unreadable { path: path.to_owned(), access: stat.map(|stat| access(stat, who)), source },
+    }
 }
 
 /// Judges the folders and symlinks on the way.
@@ -277,6 +290,7 @@ impl Opened {
                 return Err(FileError::TooLarge { path: self.path.clone(), limit });
             }
             take(&buffer[..read]);
+            reader::progress();
         }
     }
 }
@@ -291,4 +305,24 @@ fn append(bytes: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
         *bytes = larger;
     }
     bytes.extend_from_slice(chunk);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn judges_the_file_that_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().canonicalize().unwrap().join("file");
+        fs::write(&file, "x").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let walked = walk(&file).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+        let opened = open_at(&file, walked, Object::File);
+        assert!(matches!(opened, Err(FileError::Replaceable { .. })), "its mode was another when it was walked to");
+    }
 }

@@ -24,7 +24,8 @@ use super::status::{HeldStatus, WatchStatus};
 use super::store::Reloaded;
 use super::watch::{Watch, watched};
 use crate::connections::Connection;
-use crate::error::{LoadError, Part, chain};
+use crate::error::{LoadError, Part};
+use crate::foreign::chain;
 use crate::verify::{Anchor, Lists, PeerSide, Trust, sha256};
 
 /// The files of the pair, and their turn.

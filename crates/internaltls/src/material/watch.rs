@@ -41,6 +41,8 @@ use crate::error::LoadError;
 const LONGEST_BURST: u32 = 20;
 /// How long the kernel has to answer for all paths. Less than for reading: lists must not wait for long for the watch of a policy.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A wait that does not end: a hundred years.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Bytes of events that are read at once.
 const EVENTS: usize = 4096;
 
@@ -369,17 +371,15 @@ impl Listener {
         while let Ok(Some(any)) = self.wait(burst.map(|(quiet, latest)| quiet.min(latest))) {
             let now = Instant::now();
             if any {
-                let latest = burst.map_or(now + self.debounce * LONGEST_BURST, |(_, latest)| latest);
-                burst = Some((now + self.debounce, latest));
+                let longest = self.debounce.saturating_mul(LONGEST_BURST);
+                let latest = burst.map_or_else(|| after(now, longest), |(_, latest)| latest);
+                burst = Some((after(now, self.debounce), latest));
             }
             if burst.is_some_and(|(quiet, latest)| quiet.min(latest) <= now) {
                 burst = None;
                 self.changed.notify_one();
             }
         }
-        // Where this is no orderly end, the next turn asks the kernel for a new one.
-        self.kernel.deaf.store(true, Ordering::Relaxed);
-        self.changed.notify_one();
     }
 
     /// Waits until then for events. Whether any matters; `None` when the watch is no longer wanted.
@@ -402,6 +402,19 @@ impl Listener {
         let changed = !ready[1].revents().is_empty() && self.kernel.read()?;
         Ok(Some(changed || mounted))
     }
+}
+
+/// Where this is no orderly end, a panic too, the next turn asks the kernel for a new one.
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.kernel.deaf.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+}
+
+/// So long after `now`; a moment that nobody lives to see where the clock does not reach so far.
+fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or_else(|| now + NEVER)
 }
 
 #[cfg(test)]
@@ -443,6 +456,46 @@ mod tests {
         assert!(kernel.read().unwrap(), "the file");
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
         assert!(kernel.read().unwrap(), "who may enter a folder on the way");
+    }
+
+    /// One that listens, by this setting.
+    fn listener(debounce: Duration) -> (Listener, PipeWriter) {
+        let inotify = Arc::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap());
+        let kernel = Arc::new(Kernel { inotify, deaf: AtomicBool::new(false), interests: Mutex::default() });
+        let (ended, listening) = io::pipe().unwrap();
+        (Listener { kernel, mounts: None, ended, debounce, changed: Arc::new(Notify::new()) }, listening)
+    }
+
+    #[test]
+    fn listens_whatever_the_debounce() {
+        for debounce in [Duration::MAX, Duration::MAX / 2, Duration::from_secs(u64::MAX / 40), Duration::ZERO] {
+            let root = tempfile::tempdir().unwrap();
+            let (listener, listening) = listener(debounce);
+            let kernel = Arc::clone(&listener.kernel);
+            arm(&kernel, &[&root.path().join("file")]);
+            fs::write(root.path().join("file"), "x").unwrap();
+            let thread = thread::spawn(move || listener.run());
+            // The thread reads its events before it ends.
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while rustix::io::ioctl_fionread(&kernel.inotify).unwrap() > 0 {
+                assert!(Instant::now() < deadline && !thread.is_finished(), "events are left unread");
+                thread::yield_now();
+            }
+            drop(listening);
+            thread.join().unwrap_or_else(|_| panic!("the listener ended by {debounce:?}"));
+        }
+    }
+
+    #[test]
+    fn any_end_of_the_listener_is_told() {
+        let (listener, _listening) = listener(Duration::ZERO);
+        let kernel = Arc::clone(&listener.kernel);
+        let panics = move || {
+            let _listener = listener;
+            panic!("on purpose")
+        };
+        assert!(thread::spawn(panics).join().is_err());
+        assert!(kernel.deaf.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::foreign;
 use crate::transport::gathered::{Gathered, Turns};
 use crate::transport::read_ahead::ReadAhead;
 
+/// A wait that does not end: a hundred years.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// An accepted socket, without TLS or with it.
 pub(super) type Stream = Either<TcpStream, TlsStream<Metered<ReadAhead<TcpStream>>>>;
 
@@ -75,7 +78,7 @@ struct Orders<'a> {
 
 impl<'a> Orders<'a> {
     fn new(connection: &'a Connection, limits: &'a Limits) -> Self {
-        let timer = Box::pin(sleep_until(Instant::now() + limits.first_request.min(limits.idle)));
+        let timer = Box::pin(sleep_until(after(limits.first_request.min(limits.idle))));
         Self { connection, limits, phases: connection.phase(), timer }
     }
 
@@ -85,7 +88,7 @@ impl<'a> Orders<'a> {
                 phase = next_phase(&mut self.phases) => match phase {
                     Phase::Serving => {}
                     Phase::Draining(reason) => {
-                        self.timer.as_mut().reset(Instant::now() + time_to_drain(reason, self.limits));
+                        self.timer.as_mut().reset(after(time_to_drain(reason, self.limits)));
                         return Order::Finish;
                     }
                     Phase::Cut(reason) => return Order::Leave(reason),
@@ -93,7 +96,7 @@ impl<'a> Orders<'a> {
                 () = self.timer.as_mut() => {
                     let phase = *self.phases.borrow();
                     let next = on_timer(phase, self.connection, self.limits);
-                    self.timer.as_mut().reset(Instant::now() + next);
+                    self.timer.as_mut().reset(after(next));
                 }
             }
         }
@@ -124,6 +127,12 @@ fn on_timer(phase: Phase, connection: &Connection, limits: &Limits) -> Duration 
 }
 
 /// A peer that never asked for anything has no call to finish: it only gets the time of one ping.
+/// So long after now; a moment that nobody lives to see where the clock does not reach so far, for limits are anybody's.
+fn after(wait: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(wait).unwrap_or_else(|| now + NEVER)
+}
+
 fn time_to_drain(reason: EndReason, limits: &Limits) -> Duration {
     match reason {
         EndReason::NoRequest => limits.keepalive_timeout.min(limits.drain),
@@ -149,5 +158,13 @@ mod tests {
     fn a_silent_peer_gets_less_time_to_drain() {
         let limits = Limits::default();
         assert!(time_to_drain(EndReason::NoRequest, &limits) < time_to_drain(EndReason::Rotation, &limits));
+    }
+
+    #[tokio::test]
+    async fn a_limit_may_be_without_end() {
+        for wait in [Duration::MAX, Duration::from_secs(u64::MAX), NEVER] {
+            assert!(after(wait) >= Instant::now() + NEVER / 2, "{wait:?}");
+        }
+        assert!(tokio::time::timeout(Duration::ZERO, sleep_until(after(Duration::MAX))).await.is_err());
     }
 }

@@ -5,13 +5,13 @@
 //!    what it leaves out (distrust, the constraints of CAs) is asked of the same path, so nobody has to guess afterwards
 //!    which anchor was used.
 //! 3. One route goes to webpki at once: as many signatures as the path has. Of several, those that are signed from the
-//!    anchor down go there.
+//!    anchor down go there. No signature is computed twice, by webpki or by us ([`signatures`](super::signatures)).
 //! 4. A refusal is the gravest over the signed paths. What our CAs did not sign does not change it, whatever is sent and in
 //!    whichever place: who is distrusted or revoked cannot make it look like an accident.
 use std::cmp::Reverse;
 use std::time::SystemTime;
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, VerifiedPath};
 
 use super::chain::{Chain, INTERMEDIATES};
@@ -129,6 +129,8 @@ impl<'a> Search<'a> {
         for at in route.anchors.iter().take(VERIFIED) {
             match self.judge(route, &self.trust.anchors[*at]) {
                 Ok(not_after) => return Ok(not_after),
+                // Nor is it signed by the others, which have the same key.
+                Err(Reason::BadSignature) => return Err(refused.unwrap_or(Reason::BadSignature)),
                 Err(reason) => refused = Some(refused.map_or(reason.clone(), |one| graver(one, reason))),
             }
         }
@@ -159,7 +161,9 @@ impl<'a> Search<'a> {
 
     /// What webpki says of this path and no other.
     fn verified(&self, route: &Route, anchor: &Anchor) -> Result<(), webpki::Error> {
-        let Asked { chain, now, algorithms, .. } = *self.asked;
+        let Asked { chain, now, .. } = *self.asked;
+        let remembered = self.signatures.remembered();
+        let algorithms: Vec<&dyn SignatureVerificationAlgorithm> = remembered.iter().map(|one| one as _).collect();
         let leaf = CertificateDer::from(chain.leaf.der);
         let end_entity = EndEntityCert::try_from(&leaf)?;
         let (anchors, above) = ([anchor.anchor.clone()], self.ders(route));
@@ -168,7 +172,7 @@ impl<'a> Search<'a> {
             let same = path.intermediate_certificates().map(|cert| cert.der()).eq(above.iter().cloned());
             if same { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
         };
-        end_entity.verify_for_usage(algorithms, &anchors, &above, unix(now), AnyUsage, None, Some(&exact)).map(drop)
+        end_entity.verify_for_usage(&algorithms, &anchors, &above, unix(now), AnyUsage, None, Some(&exact)).map(drop)
     }
 
     /// Whether every signature on the way verifies, from the anchor down.

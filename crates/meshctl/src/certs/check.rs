@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use internaltls::foreign::chain;
 use internaltls::inspect::{self, CertificateSummary, Contents, Inspection};
 use internaltls::{
     EdgeConfig, EdgeMode, Files, Limits, LoadError, MeshConfig, NodeId, Reload, Role, Security, TrustDomain, trusted,
@@ -438,15 +439,4 @@ pub(crate) fn signed_by(leaf: &Path, cas: &[u8]) -> bool {
         Some(())
     };
     verify().is_some()
-}
-
-/// An error and its causes, in one sentence.
-fn chain(error: &LoadError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::chain;
+use crate::foreign::chain;
 
 fn file(part: Part) -> MaterialFile {
     MaterialFile { part, path: PathBuf::from("x.pem"), edge: true }
@@ -160,7 +160,7 @@ fn bounds_the_number_of_blocks() {
 
 #[test]
 fn base64_is_strict() {
-    assert_eq!(decode_base64(b"AAEC\n \t/+8= \r\n").unwrap(), [0, 1, 2, 0xff, 0xef]);
+    assert_eq!(**decode_base64(b"AAEC\n \t/+8= \r\n").unwrap(), [0, 1, 2, 0xff, 0xef]);
     assert!(decode_base64(b"").unwrap().is_empty());
     for text in ["A", "AA", "AAA", "AA=", "A===", "====", "AA==AAAA", "AAA=A", "AA=A", "AA-A", "AAA\u{a0}"] {
         assert_eq!(decode_base64(text.as_bytes()), None, "{text}");

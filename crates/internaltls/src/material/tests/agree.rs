@@ -15,7 +15,8 @@ use super::issue::{
 };
 use crate::clock::SystemClock;
 use crate::config::{EdgeConfig, EdgeMode, Files, Limits, MeshConfig, Reload};
-use crate::error::{LoadError, chain};
+use crate::error::LoadError;
+use crate::foreign::chain;
 use crate::identity::{NodeId, Role, TrustDomain};
 use crate::material::{Purpose, inspect};
 use crate::telemetry::Telemetry;

@@ -6,7 +6,8 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsageP
 use super::issue::*;
 use super::refusals::uri_constraint;
 use crate::config::EdgeMode;
-use crate::error::{LoadError, Reason, chain};
+use crate::error::{LoadError, Reason};
+use crate::foreign::chain;
 use crate::material::{Layout, Purpose};
 use crate::verify::PeerSide;
 

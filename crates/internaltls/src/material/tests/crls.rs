@@ -7,7 +7,8 @@ use rustls::pki_types::CertificateDer;
 use super::issue::*;
 use crate::clock::{Clock as _, TestClock};
 use crate::config::{Files, Reload};
-use crate::error::{LoadError, Reason, chain};
+use crate::error::{LoadError, Reason};
+use crate::foreign::chain;
 use crate::material::{Reloaded, Store};
 use crate::verify::{CertificateFacts, PeerSide};
 

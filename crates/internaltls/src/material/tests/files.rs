@@ -1,6 +1,7 @@
 //! Every configured path, and everything that can be in a file's place.
 use std::ffi::CString;
 use std::fs;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
@@ -175,7 +176,7 @@ impl Silent {
         match mounted {
             Ok(fuse) => Some(Self { at: at.to_owned(), _fuse: fuse.into() }),
             Err(error) => {
-                eprintln!("no FUSE can be mounted here ({error}): not tried with a real one");
+                not_run("a mount that hangs", &error);
                 None
             }
         }
@@ -273,11 +274,17 @@ async fn hung_watch_is_told_and_mended() {
     until(&store, "agreement", |s| s.differs_since.is_none() && s.watch.reason.is_none()).await;
 }
 
+/// Says what a run did not prove, past the harness, which shows nothing of a test that passes.
+pub(super) fn not_run(what: &str, why: &std::io::Error) {
+    let line = format!("\ninternaltls: NOT RUN, and nothing said of {what}: {why}\n");
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+}
+
 /// As root, a folder or file is given away; else the test says that it did not.
 fn give_away(path: &Path) -> bool {
     let given = chown(path, Some(4_242), None);
     if let Err(error) = &given {
-        eprintln!("nothing can be given away here ({error}): foreign owners are tried in the table alone");
+        not_run("files of foreign owners", error);
     }
     given.is_ok()
 }

@@ -9,7 +9,8 @@ use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 use super::issue::*;
 use crate::clock::TestClock;
 use crate::config::EdgeMode;
-use crate::error::{LoadError, Reason, chain};
+use crate::error::{LoadError, Reason};
+use crate::foreign::chain;
 use crate::material::{Layout, Purpose};
 
 const DAY: Duration = Duration::from_secs(86_400);

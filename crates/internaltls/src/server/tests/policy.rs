@@ -136,7 +136,7 @@ async fn invariant_3_hostile_policy_leaves_the_last() {
     let whole = [("600 KB in one line", "- ".repeat(300_000)), ("600 KB of a mapping", "{a: ".repeat(150_000))];
     for (kind, text) in crate::yaml::tests::hostile().into_iter().chain(whole) {
         scene.folder.file("policy.yaml", &text);
-        let refused = crate::error::chain(&scene.store.reload().await.unwrap_err());
+        let refused = crate::foreign::chain(&scene.store.reload().await.unwrap_err());
         assert!(
             refused.contains("policy.yaml") && refused.contains("line ") && refused.len() < 1_000,
             "{kind}: {refused}"
