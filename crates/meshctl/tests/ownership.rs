@@ -63,15 +63,6 @@ fn give(folder: &Path) {
     }
 }
 
-/// The keys that sign stay with root, or are given away as the rest.
-fn authority_to(folder: &Path, (uid, gid): (u32, u32)) {
-    for path in below(folder).iter().filter(|path| path.ends_with("ca.key")) {
-        lchown(path, Some(uid), Some(gid)).unwrap();
-    }
-}
-
-const ROOT: (u32, u32) = (0, 0);
-
 /// Everything below is the service's, links too, and keys are its alone.
 fn all_is_the_services(folder: &Path) {
     for path in below(folder) {
@@ -105,10 +96,8 @@ fn renewal_by_root_keeps_owners() {
         let out = dir.path().join(layout);
         init(&out, &["--layout", layout]);
         give(&out);
-        authority_to(&out, ROOT);
         renew(&out, Duration::from_secs(60)).unwrap();
         renew(&out, Duration::from_secs(60)).unwrap();
-        authority_to(&out, SERVICE);
         all_is_the_services(&out);
         for path in below(&out).iter().filter(|path| path.extension().is_some_and(|e| e == "pem" || e == "key")) {
             service_reads(path);
@@ -131,7 +120,6 @@ fn renewal_keeps_modes_and_strangers() {
     {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
-    authority_to(dir.path(), ROOT);
     renew(dir.path(), Duration::from_secs(60)).unwrap();
     let after = node.join(fs::read_link(node.join("..data")).unwrap());
     assert_ne!(after, version);
@@ -153,7 +141,6 @@ fn root_follows_no_link_of_a_service() {
     let version = node.join(fs::read_link(node.join("..data")).unwrap());
     symlink(secret.path(), version.join("stolen")).unwrap();
     give(dir.path());
-    authority_to(dir.path(), ROOT);
     renew(dir.path(), Duration::from_secs(60)).unwrap();
     let stolen = node.join(fs::read_link(node.join("..data")).unwrap()).join("stolen");
     assert!(!stolen.symlink_metadata().unwrap().is_file(), "the content was copied");
@@ -287,7 +274,6 @@ fn invariant_7_a_key_is_private_at_every_moment() {
     let root = rustix::process::geteuid().is_root();
     if root {
         give(dir.path());
-        authority_to(dir.path(), ROOT);
     }
     let done = std::sync::atomic::AtomicBool::new(false);
     let seen = std::thread::scope(|scope| {

@@ -176,18 +176,20 @@ impl Authority {
     ///
     /// # Errors
     /// When either cannot be read, when they do not belong together, when the CA has expired, or when the key belongs to another user
-    /// than root or the caller.
+    /// than root, the caller and the folder's owner.
     pub fn load(folder: &Path, now: OffsetDateTime) -> anyhow::Result<Self> {
-        Self::load_in(&Dir::open(folder)?, folder, now)
+        let dir = Dir::open(folder)?;
+        Self::load_in(&dir, folder, dir.owner()?, now)
     }
 
-    /// As [`Self::load`], from a folder that is open; `folder` is for the messages.
-    pub(super) fn load_in(dir: &Dir, folder: &Path, now: OffsetDateTime) -> anyhow::Result<Self> {
+    /// As [`Self::load`], from a folder that is open; `folder` is for the messages. The key may be `owner`'s, whose folder the caller
+    /// named, and no other user's.
+    pub(super) fn load_in(dir: &Dir, folder: &Path, owner: u32, now: OffsetDateTime) -> anyhow::Result<Self> {
         let (cert_path, key_path) = (folder.join("ca.pem"), folder.join("ca.key"));
         let bundle = dir.read(OsStr::new("ca.pem"))?;
         let mut vouch = inspect::certificates_in(&cert_path, &bundle.bytes)?;
         let der = vouch.first().with_context(|| format!("{} holds no certificate", cert_path.display()))?.clone();
-        if !bundle.is_trusted {
+        if !bundle.is_trusted() {
             // Whoever owns the file may add to it; the first is held to the key.
             vouch.truncate(1);
         }
@@ -202,8 +204,8 @@ impl Authority {
         );
         let key = dir.read(OsStr::new("ca.key"))?;
         ensure!(
-            key.is_trusted,
-            "{} belongs to neither root nor the caller, so its owner would choose what is signed here; run this as its owner, or give the \
+            key.is_of(owner),
+            "{} belongs to neither root nor the caller nor the owner of the folder that was named, so its owner would choose what is signed here; run this as its owner, or give the \
              key to root (chown root) and keep it out of folders of services",
             key_path.display()
         );

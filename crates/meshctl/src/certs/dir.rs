@@ -79,8 +79,20 @@ const MOST: u64 = 16 << 20;
 /// A file that was read.
 pub(crate) struct Content {
     pub(crate) bytes: Vec<u8>,
-    /// Whether the file, and the link to it if any, belong to root or the caller.
-    pub(crate) is_trusted: bool,
+    /// Of the file, and of the link to it if any.
+    owners: [u32; 2],
+}
+
+impl Content {
+    /// Whether it belongs to root, the caller, or this user.
+    pub(crate) fn is_of(&self, uid: u32) -> bool {
+        self.owners.iter().all(|owner| is_trusted(*owner) || *owner == uid)
+    }
+
+    /// Whether it belongs to root or the caller.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.is_of(0)
+    }
 }
 
 /// A folder that is open, with its path for messages.
@@ -139,7 +151,8 @@ impl Dir {
         );
         let mut bytes = Vec::new();
         File::from(fd).take(MOST).read_to_end(&mut bytes).with_context(cannot)?;
-        Ok(Content { bytes, is_trusted: is_trusted(stat.st_uid) && self.owner_is_trusted(name) })
+        let named = self.access_of(name).with_context(cannot)?;
+        Ok(Content { bytes, owners: [stat.st_uid, named.uid] })
     }
 
     /// Where `path` leads from here: the open folder and the name in it of what is no link.
@@ -190,6 +203,11 @@ impl Dir {
 
     fn owner_is_trusted(&self, name: &OsStr) -> bool {
         self.access_of(name).is_some_and(|access| is_trusted(access.uid))
+    }
+
+    /// The user it belongs to.
+    pub(crate) fn owner(&self) -> anyhow::Result<u32> {
+        Ok(self.access()?.uid)
     }
 
     /// Its path, for messages.

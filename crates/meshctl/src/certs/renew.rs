@@ -2,7 +2,7 @@
 //!
 //! Root renews in folders of services. What a folder holds decides nothing there: a leaf is renewed for who holds its key, as the
 //! CA signed it (`proof`), and links are followed where root or the caller made them (`dir`, fact 4).
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -104,6 +104,8 @@ struct Folder {
     path: PathBuf,
     /// The folder that it was reached by, where the mesh's CA is.
     above: Option<Rc<Dir>>,
+    /// The user whose folder the caller named, and who so chooses all that lies in it.
+    owner: u32,
 }
 
 struct Signed {
@@ -165,10 +167,10 @@ fn succeed(
 /// The CA beside the leaves, or one folder up, where the mesh's is.
 fn authority_of(folder: &Folder, now: OffsetDateTime) -> anyhow::Result<Authority> {
     if folder.dir.has("ca.key") {
-        return Authority::load_in(&folder.dir, &folder.path, now);
+        return Authority::load_in(&folder.dir, &folder.path, folder.owner, now);
     }
     match folder.above.as_ref().filter(|above| above.has("ca.key")) {
-        Some(above) => Authority::load_in(above, folder.path.parent().unwrap_or(Path::new("..")), now),
+        Some(above) => Authority::load_in(above, folder.path.parent().unwrap_or(Path::new("..")), folder.owner, now),
         None => bail!(
             "the CA key that signs for {} is not at hand: put ca.key beside ca.pem there, or renew where the key is kept",
             folder.path.display()
@@ -182,6 +184,7 @@ fn stems(dir: &Dir) -> impl Iterator<Item = &'static str> {
 
 fn leaf_folders(path: &Path) -> anyhow::Result<Vec<Folder>> {
     let mut root = (Dir::open(path)?, path.to_path_buf());
+    let owner = root.0.owner()?;
     let mut above =
         path.parent().filter(|above| !above.as_os_str().is_empty()).map(Dir::open).transpose()?.map(Rc::new);
     let within = OsStr::new("certs");
@@ -192,6 +195,7 @@ fn leaf_folders(path: &Path) -> anyhow::Result<Vec<Folder>> {
     }
     let mut found = Vec::new();
     collect(root.0, root.1, above, 3, &mut found)?;
+    found.iter_mut().for_each(|folder| folder.owner = owner);
     if found.is_empty() {
         bail!(
             "no leaves to renew under {}: expected server.pem or client.pem there, or the folders edge and mesh; make them with `meshctl certs init`",
@@ -205,14 +209,19 @@ fn leaf_folders(path: &Path) -> anyhow::Result<Vec<Folder>> {
 fn collect(dir: Dir, path: PathBuf, above: Option<Rc<Dir>>, depth: u8, found: &mut Vec<Folder>) -> anyhow::Result<()> {
     let dir = Rc::new(dir);
     if depth > 0 {
-        for name in dir.names()? {
-            if !name.to_string_lossy().starts_with('.') && dir.may_enter(&name) {
-                collect(dir.enter(&name)?, path.join(&name), Some(dir.clone()), depth - 1, found)?;
+        let hidden = |name: &OsString| name.to_string_lossy().starts_with('.');
+        for name in dir.names()?.into_iter().filter(|name| !hidden(name)) {
+            let path = path.join(&name);
+            if dir.may_enter(&name) {
+                collect(dir.enter(&name)?, path, Some(dir.clone()), depth - 1, found)?;
+            } else if path.is_dir() {
+                crate::note(&format!("{} is a link of another user, and is not followed", path.display()));
             }
         }
     }
     if stems(&dir).next().is_some() {
-        found.push(Folder { dir, path, above });
+        let owner = 0;
+        found.push(Folder { dir, path, above, owner });
     }
     Ok(())
 }
