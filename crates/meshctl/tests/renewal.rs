@@ -291,7 +291,9 @@ fn renews_expired_leaves_and_those_of_the_ca_before() {
     let request = Facts::of_file(Path::new(&folder.at("server.pem"))).unwrap().request;
     let key = inspect::private_key(Path::new(&folder.at("server.key"))).unwrap();
     let day = Duration::from_secs(86_400);
-    let old = Authority::load(folder.0.path(), now).unwrap();
+    let old = Authority::create("old", KeyKind::EcP256, now).unwrap();
+    fs::write(folder.at("ca.key"), old.key_pem()).unwrap();
+    fs::write(folder.at("ca.pem"), old.cert_pem()).unwrap();
     let expired = old.reissue(&request, &key, now - 9 * day, now - 8 * day).unwrap();
     fs::write(folder.at("server.pem"), &expired.cert_pem).unwrap();
     folder.renew();

@@ -11,7 +11,6 @@ use std::time::Duration;
 use anyhow::ensure;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -42,9 +41,11 @@ pub(super) fn is_signed(chain: &[CertificateDer<'_>], cas: &[CertificateDer<'_>]
 ///
 /// # Errors
 /// When it is not, or cannot be read; the paths are for the message.
-pub(super) fn is_held(chain: &[CertificateDer<'static>], key: &[u8], leaf: &Path, path: &Path) -> anyhow::Result<()> {
+pub(super) fn is_held(chain: &[CertificateDer<'_>], key: &[u8], leaf: &Path, path: &Path) -> anyhow::Result<()> {
     let signer = private_key(key).and_then(|key| rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).ok());
-    let fits = signer.is_some_and(|signer| CertifiedKey::new(chain.to_vec(), signer).keys_match().is_ok());
+    let held = signer.and_then(|signer| signer.public_key().map(|key| key.to_vec()));
+    let named = chain.first().and_then(|leaf| Some(successor::subject_and_key(leaf)?.1));
+    let fits = named.is_some() && held.as_deref() == named;
     ensure!(
         fits,
         "{} is not the key of {} (PEM, not encrypted), so the leaf may be a copy of another node's and is not renewed here; put back \
