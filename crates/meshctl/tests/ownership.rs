@@ -1,6 +1,7 @@
 //! What root replaces for a service stays the service's: a process of that user reads it, and nobody else a key.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,7 +34,9 @@ fn init(out: &Path, more: &[&str]) {
 /// A folder of the service; `None` where we are not root and can give nothing away.
 fn folder_of_service(test: &str) -> Option<tempfile::TempDir> {
     if !rustix::process::geteuid().is_root() {
-        println!("NOT RUN: {test}: only root can give files away");
+        // Past the harness, which shows nothing of a test that passes.
+        let line = format!("\nownership: NOT RUN, and nothing said of {test}: only root can give files away\n");
+        std::io::stdout().write_all(line.as_bytes()).unwrap();
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -149,6 +152,74 @@ fn root_follows_no_link_of_a_service() {
     let replaced = folder::replace(&node, vec![NewFile::public("server.pem", "x")], OffsetDateTime::now_utc());
     assert!(format!("{:#}", replaced.unwrap_err()).contains("..data"));
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+}
+
+fn refused(dir: &Path, words: &str) {
+    let error = format!("{:#}", renew(dir, Duration::from_secs(60)).unwrap_err());
+    assert!(error.contains(words), "{error}");
+}
+
+/// A service that brings a CA of its own gets root to sign by it, nowhere.
+#[test]
+fn root_signs_by_no_key_of_a_service() {
+    let Some(dir) = folder_of_service("root_signs_by_no_key_of_a_service") else { return };
+    lchown(dir.path(), Some(0), Some(0)).unwrap();
+    init(dir.path(), &[]);
+    let [node, victim] = ["mesh/proxy-1", "mesh/coordinator-1"].map(|node| dir.path().join(node));
+    let before = fs::read(victim.join("server.pem")).unwrap();
+    symlink(&victim, node.join("x")).unwrap();
+    give(&node);
+    let renewed = renew(dir.path(), Duration::from_secs(60)).unwrap();
+    assert!(renewed.iter().all(|leaf| !leaf.path.starts_with(node.join("x"))), "{renewed:?}");
+    let after = fs::read(victim.join("server.pem")).unwrap();
+    assert_ne!(after, before, "the victim's own folder is renewed");
+    let own = Authority::create("mesh.internal CA", KeyKind::EcP256, OffsetDateTime::now_utc()).unwrap();
+    folder::write_flat(&node, &[NewFile::public("ca.new", own.cert_pem()), NewFile::secret("ca.key", &own.key_pem())])
+        .unwrap();
+    fs::rename(node.join("ca.new"), node.join("ca.pem")).unwrap();
+    give(&node);
+    refused(dir.path(), "neither root nor the caller");
+    assert_eq!(fs::read(victim.join("server.pem")).unwrap(), after);
+}
+
+/// Root can read the key of another service; through a link of this one it does not, whether to the files or to the folder.
+#[test]
+fn root_proves_no_key_by_a_services_link() {
+    let Some(dir) = folder_of_service("root_proves_no_key_by_a_services_link") else { return };
+    lchown(dir.path(), Some(0), Some(0)).unwrap();
+    init(dir.path(), &[]);
+    let [node, victim] = ["mesh/proxy-1", "mesh/coordinator-1"].map(|node| dir.path().join(node));
+    for name in ["server.pem", "server.key"] {
+        fs::remove_file(node.join(name)).unwrap();
+        symlink(victim.join(name), node.join(name)).unwrap();
+    }
+    give(&node);
+    refused(dir.path(), "is not followed");
+    for name in ["server.pem", "server.key"] {
+        fs::remove_file(node.join(name)).unwrap();
+        fs::hard_link(victim.join(fs::read_link(victim.join("..data")).unwrap()).join(name), node.join(name)).unwrap();
+    }
+    refused(dir.path(), "more than one name");
+}
+
+/// The operator's links to volumes are followed, and no link that a service puts on the way.
+#[test]
+fn links_of_the_operator_are_followed() {
+    let Some(dir) = folder_of_service("links_of_the_operator_are_followed") else { return };
+    lchown(dir.path(), Some(0), Some(0)).unwrap();
+    let (out, nodes) = (dir.path().join("authority"), dir.path().join("nodes"));
+    init(&out, &["--nodes", nodes.to_str().unwrap()]);
+    let volume = nodes.join("proxy-1");
+    give(&volume);
+    let renewed = renew(&out, Duration::from_secs(60)).unwrap();
+    for path in ["mesh/proxy-1/server.pem", "edge/server/server.pem"] {
+        assert!(renewed.iter().any(|leaf| leaf.path == out.join(path)), "{renewed:?}");
+    }
+    all_is_the_services(&volume);
+    fs::rename(volume.join("mesh"), volume.join("before")).unwrap();
+    symlink(nodes.join("coordinator-1/mesh"), volume.join("mesh")).unwrap();
+    give(&volume);
+    refused(&out, "is not followed");
 }
 
 #[test]

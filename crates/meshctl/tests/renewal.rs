@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use internaltls::inspect;
+use meshctl::certs::authority::{Authority, Facts, KeyKind};
 use meshctl::certs::renew::{Renewed, renew};
+use time::OffsetDateTime;
 
 fn openssl(args: &[&str]) -> String {
     let output = Command::new("openssl").args(args).output().unwrap();
@@ -110,7 +113,8 @@ fn keeps_subject_and_every_extension() {
     }
     for _ in 0..2 {
         let renewed = folder.renew();
-        assert!(renewed[0].remarks.is_empty(), "{renewed:?}");
+        let unknown = "the extension 1.3.6.1.4.1.99999.4, the extension 1.3.6.1.4.1.99999.5";
+        assert!(renewed[0].remarks.len() == 1 && renewed[0].remarks[0].ends_with(unknown), "{renewed:?}");
         assert_eq!(folder.said("server.pem"), before);
         // An unknown critical extension is refused by whoever does not know it, before and after.
         let unknown = ["verify", "-ignore_critical", "-CAfile", &folder.at("ca.pem"), &folder.at("server.pem")]
@@ -210,4 +214,96 @@ fn keeps_the_chain_above() {
         &folder.at("server.pem"),
         &folder.at("server.pem"),
     ]);
+}
+
+const P256: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+const NAMES: &str = "subjectAltName = DNS:db.example.com\n";
+
+fn refused(folder: &Folder, words: &str) {
+    let before = fs::read(folder.at("server.pem")).unwrap();
+    let error = format!("{:#}", renew(folder.0.path(), Duration::from_secs(60)).unwrap_err());
+    assert!(error.contains("server.pem") && error.contains(words), "{error}");
+    assert_eq!(fs::read(folder.at("server.pem")).unwrap(), before);
+}
+
+/// The issuer's name is anybody's to write.
+#[test]
+fn renews_only_what_its_ca_signed() {
+    let (folder, forger) = (Folder::new(NAMES), Folder::new(NAMES));
+    forger.leaf("server", &P256);
+    for name in ["server.pem", "server.key"] {
+        fs::copy(forger.at(name), folder.at(name)).unwrap();
+    }
+    refused(&folder, "is not signed by the CA");
+    // With the forger's CA along, as if that were above the leaf.
+    let chain = [forger.at("server.pem"), forger.at("ca.pem")].map(|path| fs::read(path).unwrap()).concat();
+    fs::write(folder.at("server.pem"), chain).unwrap();
+    refused(&folder, "is not signed by the CA");
+}
+
+/// A leaf is public: a copy of another's gets no key.
+#[test]
+fn renews_only_for_the_holder_of_the_key() {
+    let folder = Folder::new(NAMES);
+    folder.leaf("server", &P256);
+    folder.leaf("other", &P256);
+    fs::copy(folder.at("other.pem"), folder.at("server.pem")).unwrap();
+    refused(&folder, "is not the key of");
+    fs::remove_file(folder.at("server.key")).unwrap();
+    refused(&folder, "its key lies beside it");
+    fs::copy(folder.at("other.key"), folder.at("server.key")).unwrap();
+    folder.renew();
+}
+
+/// What is above the leaf counts where it is a CA, and nowhere else.
+#[test]
+fn a_path_leads_through_cas_alone() {
+    for (extensions, is_fine) in [("basicConstraints = critical,CA:TRUE\n", true), (NAMES, false)] {
+        let folder = Folder::new(extensions);
+        folder.leaf("middle", &P256);
+        let keep = |from: &str, to: &str| {
+            for kind in ["pem", "key"] {
+                fs::copy(folder.at(&format!("{from}.{kind}")), folder.at(&format!("{to}.{kind}"))).unwrap();
+            }
+        };
+        keep("ca", "root");
+        keep("middle", "ca");
+        fs::write(folder.at("ext"), NAMES).unwrap();
+        folder.leaf("server", &P256);
+        keep("root", "ca");
+        let chain = [folder.at("server.pem"), folder.at("middle.pem")].map(|path| fs::read(path).unwrap()).concat();
+        fs::write(folder.at("server.pem"), chain).unwrap();
+        if is_fine {
+            folder.renew();
+            folder.verified("server.pem", "sslserver");
+        } else {
+            refused(&folder, "is not signed by the CA");
+        }
+    }
+}
+
+/// The signature counts, not the time; and in a roll-over the CA that goes, which is in the bundle of the one that comes.
+#[test]
+fn renews_expired_leaves_and_those_of_the_ca_before() {
+    let folder = Folder::new(NAMES);
+    folder.leaf("server", &P256);
+    let now = OffsetDateTime::now_utc();
+    let request = Facts::of_file(Path::new(&folder.at("server.pem"))).unwrap().request;
+    let key = inspect::private_key(Path::new(&folder.at("server.key"))).unwrap();
+    let day = Duration::from_secs(86_400);
+    let old = Authority::create("old", KeyKind::EcP256, now).unwrap();
+    fs::write(folder.at("ca.key"), old.key_pem()).unwrap();
+    fs::write(folder.at("ca.pem"), old.cert_pem()).unwrap();
+    let expired = old.reissue(&request, &key, now - 9 * day, now - 8 * day).unwrap();
+    fs::write(folder.at("server.pem"), &expired.cert_pem).unwrap();
+    folder.renew();
+    folder.verified("server.pem", "sslserver");
+    let new = Authority::create("new", KeyKind::EcP256, now).unwrap();
+    fs::write(folder.at("ca.key"), new.key_pem()).unwrap();
+    fs::write(folder.at("ca.pem"), new.cert_pem()).unwrap();
+    refused(&folder, "is not signed by the CA");
+    fs::write(folder.at("ca.pem"), format!("{}{}", new.cert_pem(), old.cert_pem())).unwrap();
+    folder.renew();
+    fs::write(folder.at("ca.pem"), new.cert_pem()).unwrap();
+    folder.verified("server.pem", "sslserver");
 }

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use super::bundle::Bundle;
 use crate::certs::authority::Authority;
+use crate::certs::dir::Dir;
 use crate::certs::folder::{self, NewFile};
 
 /// How long the list is good; its owner signs the next one before then.
@@ -46,15 +47,18 @@ fn into_folder(at: &Path, signer: &str, authority: &Authority, now: OffsetDateTi
 
 fn into_file(at: &Path, signer: &str, authority: &Authority, now: OffsetDateTime) -> anyhow::Result<()> {
     let mark = format!("# of the CA {signer}");
-    let before = fs::read_to_string(at)
-        .with_context(|| format!("could not read {}; internaltls.crlPath must name PEM here", at.display()))?;
+    let cannot = || format!("could not read {}; internaltls.crlPath must name PEM here", at.display());
+    let folder = at.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Opened once: what is read is what is replaced, and no link of a service is read through.
+    let dir = Dir::open(folder)?;
+    let before = dir.read(at.file_name().with_context(cannot)?).with_context(cannot)?.bytes;
+    let before = String::from_utf8(before).with_context(cannot)?;
     if before.contains(&mark) {
         return Ok(());
     }
     let text = format!("{}\n{mark}\n{}", before.trim_end(), authority.empty_crl(GOOD_FOR, now)?);
     let name = at.file_name().unwrap_or_default().to_string_lossy();
-    let folder = at.parent().unwrap_or(Path::new("."));
-    folder::replace(folder, vec![NewFile::public(&name, &text)], now)
+    folder::replace_in(&dir, &[NewFile::public(&name, &text)], now)
 }
 
 fn file_of(folder: &Path, ca: &str) -> PathBuf {

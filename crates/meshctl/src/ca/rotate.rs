@@ -143,7 +143,9 @@ impl Walk<'_> {
         crate::note("[2/6] every process serves that bundle");
         let with = vec![journal.state().new.clone()];
         self.wait(|_| Ok(Wanted { with: with.clone(), ..Wanted::default() })).await?;
-        let (now, new) = (OffsetDateTime::now_utc(), journal.authority(OffsetDateTime::now_utc())?);
+        let now = OffsetDateTime::now_utc();
+        let mut new = journal.authority(now)?;
+        new.vouch_for(journal.old()?.signer_der()?);
         crate::note(&format!("[3/6] the leaves of {} nodes are signed anew", self.site.len()));
         self.site.sign_by(&new)?;
         self.site.renew(&new, self.args.validity.duration(), now)?;

@@ -5,6 +5,7 @@
 //! 2. The signing `ca.pem` above the nodes is a bundle too, the signer first: a node that is added half-way gets what the
 //!    others have.
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use time::OffsetDateTime;
 use super::bundle::Bundle;
 use crate::certs::authority::{Authority, Facts};
 use crate::certs::check::signed_by;
+use crate::certs::dir::Dir;
 use crate::certs::folder::{self, NewFile};
 use crate::certs::renew;
 use crate::cluster::Cluster;
@@ -88,7 +90,7 @@ impl Site {
             let before = bundle_of(folder)?;
             let after = change(before.clone());
             if after != before {
-                put(folder, vec![NewFile::public("ca.pem", &after.pem())])?;
+                put(&open(folder)?, &[NewFile::public("ca.pem", &after.pem())])?;
             }
         }
         Ok(())
@@ -101,19 +103,20 @@ impl Site {
     pub fn sign_by(&self, authority: &Authority) -> anyhow::Result<()> {
         let bundle = Bundle::parse(authority.cert_pem())?.and(&self.bundle()?);
         let key = NewFile::secret("ca.key", &authority.key_pem());
-        put(&self.root, vec![key, NewFile::public("ca.pem", &bundle.pem())])
+        put(&open(&self.root)?, &[key, NewFile::public("ca.pem", &bundle.pem())])
     }
 
     /// A new leaf and key for every node whose leaf is not signed by `authority` yet. How many there were.
     ///
     /// # Errors
-    /// When something cannot be read, signed or written.
+    /// When something cannot be read, signed or written, or a leaf is of a CA that `authority` does not vouch for.
     pub fn renew(&self, authority: &Authority, valid_for: Duration, now: OffsetDateTime) -> anyhow::Result<usize> {
         let anchors = Bundle::parse(authority.cert_pem())?.pem();
         let is_old = |folder: &&PathBuf| !signed_by(&folder.join("server.pem"), anchors.as_bytes());
         let old: Vec<_> = self.members.iter().filter(is_old).collect();
         for folder in &old {
-            put(folder, renew::successors(folder, authority, valid_for, now)?)?;
+            let dir = open(folder)?;
+            put(&dir, &renew::successors(&dir, folder, authority, valid_for, now)?)?;
         }
         Ok(old.len())
     }
@@ -181,12 +184,21 @@ fn members(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn bundle_of(folder: &Path) -> anyhow::Result<Bundle> {
     let path = folder.join("ca.pem");
-    let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let bytes = open(folder)?.read(OsStr::new("ca.pem"))?.bytes;
+    let text = String::from_utf8(bytes).with_context(|| format!("{} is no text", path.display()))?;
     Bundle::parse(&text).with_context(|| format!("{} cannot be used", path.display()))
 }
 
-fn put(folder: &Path, files: Vec<NewFile>) -> anyhow::Result<()> {
-    folder::replace(folder, files, OffsetDateTime::now_utc())
+/// A folder that may be a service's, or a link of the operator's to one: whatever links it has been given since are not followed.
+fn open(folder: &Path) -> anyhow::Result<Dir> {
+    match (folder.parent(), folder.file_name()) {
+        (Some(above), Some(name)) => Dir::open(above)?.enter(name),
+        _ => Dir::open(folder),
+    }
+}
+
+fn put(dir: &Dir, files: &[NewFile]) -> anyhow::Result<()> {
+    folder::replace_in(dir, files, OffsetDateTime::now_utc())
 }
 
 fn name(path: &Path) -> String {

@@ -2,7 +2,9 @@
 //!
 //! 1. A leaf's validity begins five minutes ago, so that a peer whose clock lags accepts it, and never ends after its CA's.
 //! 2. Serial numbers are derived from the new key, so no two leaves of a CA share one.
-//! 3. Key bytes live in [`Issued`] only, which has no `Debug`.
+//! 3. It renews the leaves of its own CA, and of those in a `ca.pem` that root or the caller owns.
+//! 4. Key bytes live in [`Issued`] only, which has no `Debug`.
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::der;
+use super::dir::Dir;
+use super::proof;
 use super::successor::{self, Template};
 
 /// How long before now a leaf's validity begins.
@@ -135,6 +139,8 @@ pub struct Authority {
     /// Its subject as it is encoded.
     subject: Vec<u8>,
     cert_pem: String,
+    /// The CAs of which it renews leaves: itself first.
+    vouch: Vec<CertificateDer<'static>>,
     not_after: OffsetDateTime,
 }
 
@@ -162,17 +168,33 @@ impl Authority {
         let key = key.generate()?;
         let cert = params.self_signed(&key)?;
         let subject = successor::subject_of(cert.der())?;
-        Ok(Self { issuer: Issuer::new(params, key), subject, cert_pem: cert.pem(), not_after })
+        let vouch = vec![cert.der().clone()];
+        Ok(Self { issuer: Issuer::new(params, key), subject, cert_pem: cert.pem(), vouch, not_after })
     }
 
     /// The CA whose `ca.pem` and `ca.key` lie in `folder`.
     ///
     /// # Errors
-    /// When either cannot be read, when they do not belong together, or when the CA has expired.
+    /// When either cannot be read, when they do not belong together, when the CA has expired, or when the key belongs to another user
+    /// than root, the caller and the folder's owner.
     pub fn load(folder: &Path, now: OffsetDateTime) -> anyhow::Result<Self> {
+        let dir = Dir::open(folder)?;
+        Self::load_in(&dir, folder, dir.owner()?, now)
+    }
+
+    /// As [`Self::load`], from a folder that is open; `folder` is for the messages. The key may be `owner`'s, whose folder the caller
+    /// named, and no other user's.
+    pub(super) fn load_in(dir: &Dir, folder: &Path, owner: u32, now: OffsetDateTime) -> anyhow::Result<Self> {
         let (cert_path, key_path) = (folder.join("ca.pem"), folder.join("ca.key"));
-        let cert_pem = read(&cert_path)?;
-        let der = first_certificate(&cert_path)?;
+        let bundle = dir.read(OsStr::new("ca.pem"))?;
+        let mut vouch = inspect::certificates_in(&cert_path, &bundle.bytes)?;
+        let der = vouch.first().with_context(|| format!("{} holds no certificate", cert_path.display()))?.clone();
+        if !bundle.is_trusted() {
+            // Whoever owns the file may add to it; the first is held to the key.
+            vouch.truncate(1);
+        }
+        let cert_pem = String::from_utf8(bundle.bytes)
+            .map_err(|_| anyhow::anyhow!("{} is no text; it must hold PEM", cert_path.display()))?;
         let facts = Facts::read(&der, &cert_path)?;
         ensure!(
             now <= facts.not_after,
@@ -180,8 +202,15 @@ impl Authority {
             cert_path.display(),
             date(facts.not_after)
         );
-        let key = KeyPair::try_from(&inspect::private_key(&key_path)?).map_err(|_| {
-            anyhow::anyhow!(
+        let key = dir.read(OsStr::new("ca.key"))?;
+        ensure!(
+            key.is_of(owner),
+            "{} belongs to neither root nor the caller nor the owner of the folder that was named, so its owner would choose what is signed here; run this as its owner, or give the \
+             key to root (chown root) and keep it out of folders of services",
+            key_path.display()
+        );
+        let key = proof::private_key(&key.bytes).and_then(|key| KeyPair::try_from(&key).ok()).with_context(|| {
+            format!(
                 "{} holds no private key that can sign; it must be PEM, RSA or ECDSA, not encrypted",
                 key_path.display()
             )
@@ -193,7 +222,18 @@ impl Authority {
             cert_path.display()
         );
         let subject = successor::subject_of(&der)?;
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&der, key)?, subject, cert_pem, not_after: facts.not_after })
+        let issuer = Issuer::from_ca_cert_der(&der, key)?;
+        Ok(Self { issuer, subject, cert_pem, vouch, not_after: facts.not_after })
+    }
+
+    /// Renews leaves of `ca` too: the one that goes in a roll-over.
+    pub(crate) fn vouch_for(&mut self, ca: CertificateDer<'static>) {
+        self.vouch.push(ca);
+    }
+
+    /// The CAs of which it renews leaves.
+    pub(super) fn vouched(&self) -> &[CertificateDer<'static>] {
+        &self.vouch
     }
 
     /// Signs a leaf, with a new key, valid until `valid_for` from `now` or the end of this CA.
@@ -379,10 +419,6 @@ pub fn date(at: OffsetDateTime) -> String {
         .unwrap_or(at)
         .format(&time::format_description::well_known::Rfc3339)
         .unwrap_or_else(|_| at.unix_timestamp().to_string())
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
 }
 
 pub(super) fn first_certificate(path: &Path) -> anyhow::Result<CertificateDer<'static>> {

@@ -4,13 +4,15 @@
 //!    in. Only root can give away, so that for others what is new stays theirs, and what cannot be kept is an error.
 //! 2. A file is made 0600, given away while it is empty, filled, and gets its mode last: a key is nobody else's at any moment.
 //! 3. Root works in the folders of users that it need not trust. So everything is named relative to the open folder, and a
-//!    link in it is carried over as a link, never read or written through.
-use std::ffi::OsStr;
+//!    link in it is carried over as a link, never written through.
+//! 4. A link is read through, or entered, where it and the folder that it lies in belong to root or the caller. In a folder of
+//!    another user only links that lead down into that folder are read through (`server.pem` by `..data`).
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, mkdirat, openat};
@@ -64,6 +66,35 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Root's or the caller's: whoever owns it can have this process do nothing that he could not do himself.
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// How many links a path may lead through.
+const HOPS: u8 = 16;
+/// The most that is read of a file, in bytes; what certificates need is far less.
+const MOST: u64 = 16 << 20;
+
+/// A file that was read.
+pub(crate) struct Content {
+    pub(crate) bytes: Vec<u8>,
+    /// Of the file, and of the link to it if any.
+    owners: [u32; 2],
+}
+
+impl Content {
+    /// Whether it belongs to root, the caller, or this user.
+    pub(crate) fn is_of(&self, uid: u32) -> bool {
+        self.owners.iter().all(|owner| is_trusted(*owner) || *owner == uid)
+    }
+
+    /// Whether it belongs to root or the caller.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.is_of(0)
+    }
+}
+
 /// A folder that is open, with its path for messages.
 #[derive(Debug)]
 pub(crate) struct Dir {
@@ -87,6 +118,101 @@ impl Dir {
         let fd =
             openat(&self.fd, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()).with_context(|| cannot_read(&path))?;
         Ok(Self { fd, path })
+    }
+
+    /// A folder in this one, or the one that a link leads to, where links are followed (fact 4).
+    pub(crate) fn enter(&self, name: &OsStr) -> anyhow::Result<Self> {
+        let (dir, name) = self.resolve(Path::new(name), HOPS)?;
+        dir.sub(&name)
+    }
+
+    /// Whether there is a folder of this name to [`enter`](Self::enter): one, or a link of root or the caller.
+    pub(crate) fn may_enter(&self, name: &OsStr) -> bool {
+        let is_folder = |flags| {
+            statat(&self.fd, name, flags).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        };
+        is_folder(AtFlags::SYMLINK_NOFOLLOW) || self.trusts(name) && is_folder(AtFlags::empty())
+    }
+
+    /// Reads a file, through the links that are followed (fact 4).
+    pub(crate) fn read(&self, name: &OsStr) -> anyhow::Result<Content> {
+        let cannot = || cannot_read(&self.path.join(name));
+        let (dir, last) = self.resolve(Path::new(name), HOPS).with_context(cannot)?;
+        // Nothing waits for whoever would write into a FIFO.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = openat(&dir.fd, &last, flags, Mode::empty()).with_context(cannot)?;
+        let stat = fstat(&fd).with_context(cannot)?;
+        ensure!(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile, "{}: it is no file", cannot());
+        // A second name of a file is a link too: to another's key, where the kernel does not forbid it.
+        ensure!(
+            stat.st_nlink == 1 || dir.is_trusted(),
+            "{} has more than one name (hard link), in a folder of another user; copy it instead",
+            self.path.join(name).display()
+        );
+        let mut bytes = Vec::new();
+        File::from(fd).take(MOST).read_to_end(&mut bytes).with_context(cannot)?;
+        let named = self.access_of(name).with_context(cannot)?;
+        Ok(Content { bytes, owners: [stat.st_uid, named.uid] })
+    }
+
+    /// Where `path` leads from here: the open folder and the name in it of what is no link.
+    fn resolve(&self, path: &Path, hops: u8) -> anyhow::Result<(Self, OsString)> {
+        let mut at = if path.is_absolute() { Self::open(Path::new("/"))? } else { self.again()? };
+        let mut parts = path.components().peekable();
+        while let Some(part) = parts.next() {
+            let name = match part {
+                Component::Normal(name) => name,
+                Component::ParentDir => {
+                    at = at.sub(OsStr::new(".."))?;
+                    continue;
+                }
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
+            };
+            let (dir, name) = match at.target(name) {
+                None => (at, name.to_owned()),
+                Some(target) => {
+                    ensure!(
+                        hops > 0 && (at.trusts(name) || leads_down(&target)),
+                        "{} is a link to {} in a folder of another user, and is not followed; put the file itself there",
+                        at.path.join(name).display(),
+                        target.display()
+                    );
+                    at.resolve(&target, hops - 1)?
+                }
+            };
+            if parts.peek().is_none() {
+                return Ok((dir, name));
+            }
+            at = dir.sub(&name)?;
+        }
+        Ok((at, OsString::from(".")))
+    }
+
+    fn again(&self) -> anyhow::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone().with_context(|| cannot_read(&self.path))?, path: self.path.clone() })
+    }
+
+    /// Whether a link of this name is root's or the caller's, and so is this folder: nobody else put it here.
+    pub(crate) fn trusts(&self, name: &OsStr) -> bool {
+        self.is_trusted() && self.owner_is_trusted(name)
+    }
+
+    fn is_trusted(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| is_trusted(stat.st_uid))
+    }
+
+    fn owner_is_trusted(&self, name: &OsStr) -> bool {
+        self.access_of(name).is_some_and(|access| is_trusted(access.uid))
+    }
+
+    /// The user it belongs to.
+    pub(crate) fn owner(&self) -> anyhow::Result<u32> {
+        Ok(self.access()?.uid)
+    }
+
+    /// Its path, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes a folder in this one, like another or for its owner alone. `None`: there is something of this name.
@@ -160,6 +286,14 @@ impl Dir {
         }
     }
 
+    /// Removes whatever has this name, a folder with all that is in it, and follows no link.
+    pub(crate) fn remove_all(&self, name: &OsStr) -> anyhow::Result<()> {
+        // A link is none, and is removed as a file.
+        let Ok(folder) = self.sub(name) else { return self.remove(name) };
+        folder.names()?.iter().try_for_each(|name| folder.remove_all(name))?;
+        unlinkat(&self.fd, name, AtFlags::REMOVEDIR).with_context(|| cannot_write(&self.path.join(name)))
+    }
+
     /// Everything is on disk.
     pub(crate) fn sync(&self) -> anyhow::Result<()> {
         rustix::fs::fsync(&self.fd).with_context(|| format!("could not sync the folder {}", self.path.display()))
@@ -175,9 +309,15 @@ impl Dir {
         statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| Access::of(&stat))
     }
 
-    /// That of a file, or of the file that a link leads to.
+    /// That of a file, or of the file that a link leads to, where links are followed (fact 4).
     pub(crate) fn access_through(&self, name: &OsStr) -> Option<Access> {
-        statat(&self.fd, name, AtFlags::empty()).ok().map(|stat| Access::of(&stat))
+        let (dir, name) = self.resolve(Path::new(name), HOPS).ok()?;
+        dir.access_of(&name)
+    }
+
+    /// Whether something has this name, and is more than a link that leads nowhere.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        statat(&self.fd, name, AtFlags::empty()).is_ok()
     }
 
     fn for_new(&self, mode: u32) -> anyhow::Result<Access> {
@@ -185,7 +325,7 @@ impl Dir {
     }
 
     /// What is in it, by name.
-    pub(crate) fn names(&self) -> anyhow::Result<Vec<std::ffi::OsString>> {
+    pub(crate) fn names(&self) -> anyhow::Result<Vec<OsString>> {
         let cannot = || cannot_read(&self.path);
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.fd).with_context(cannot)? {
@@ -223,6 +363,11 @@ impl Dir {
         statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
     }
+}
+
+/// Whether this way ends in the folder that it begins in, or below.
+fn leads_down(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 /// The bits that a file with this content may have: writable by nobody else, and a key, whatever its name, not readable by all.

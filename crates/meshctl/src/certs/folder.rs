@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, bail};
 use time::OffsetDateTime;
 
-use super::dir::{Dir, cannot_read, cannot_write, most};
+use super::dir::{Dir, cannot_write, most};
 
 const LINK: &str = "..data";
 
@@ -86,8 +86,8 @@ pub fn write_flat(folder: &Path, files: &[NewFile]) -> anyhow::Result<()> {
 pub fn create_versioned(folder: &Path, files: &[NewFile], now: OffsetDateTime) -> anyhow::Result<()> {
     create_private(parent(folder))?;
     let aside = aside(folder);
-    let _ = fs::remove_dir_all(&aside);
     let above = Dir::open(parent(folder))?;
+    above.remove_all(name(&aside)?)?;
     let dir = above.make(name(&aside)?, None)?.with_context(|| cannot_write(&aside))?;
     let (version, new) = fresh_version(&dir, folder, None, now)?;
     for file in files {
@@ -97,7 +97,7 @@ pub fn create_versioned(folder: &Path, files: &[NewFile], now: OffsetDateTime) -
     new.sync()?;
     dir.link(&version, OsStr::new(LINK), None)?;
     dir.sync()?;
-    fs::rename(&aside, folder).with_context(|| cannot_write(folder))?;
+    above.rename(name(&aside)?, name(folder)?)?;
     above.sync()
 }
 
@@ -133,23 +133,24 @@ pub fn place_of(folder: &Path) -> PathBuf {
     fs::read_link(folder).unwrap_or_else(|_| folder.to_owned())
 }
 
-/// Whether `folder` is a versioned one.
-#[must_use]
-pub fn is_versioned(folder: &Path) -> bool {
-    fs::read_link(folder.join(LINK)).is_ok()
-}
-
 /// Replaces files of `folder`, all at once where it is versioned, else one by one in the order given.
 ///
 /// # Errors
 /// When something cannot be written; a versioned folder is then as it was.
 pub fn replace(folder: &Path, files: Vec<NewFile>, now: OffsetDateTime) -> anyhow::Result<()> {
-    if is_versioned(folder) { replace_version(folder, &files, now) } else { replace_flat(folder, &files) }
+    replace_in(&Dir::open(folder)?, &files, now)
 }
 
-fn replace_version(folder: &Path, files: &[NewFile], now: OffsetDateTime) -> anyhow::Result<()> {
-    let dir = Dir::open(folder)?;
-    let before = dir.target(OsStr::new(LINK)).with_context(|| cannot_read(&folder.join(LINK)))?;
+/// As [`replace`], in a folder that is open: what was read there is what is replaced.
+pub(crate) fn replace_in(dir: &Dir, files: &[NewFile], now: OffsetDateTime) -> anyhow::Result<()> {
+    match dir.target(OsStr::new(LINK)) {
+        Some(before) => replace_version(dir, &before, files, now),
+        None => replace_flat(dir, files),
+    }
+}
+
+fn replace_version(dir: &Dir, before: &Path, files: &[NewFile], now: OffsetDateTime) -> anyhow::Result<()> {
+    let folder = dir.path();
     let [Component::Normal(within)] = before.components().collect::<Vec<_>>()[..] else {
         bail!(
             "{} leads to {}, which is not in its folder; replace the files where they are",
@@ -158,7 +159,7 @@ fn replace_version(folder: &Path, files: &[NewFile], now: OffsetDateTime) -> any
         );
     };
     let old = dir.sub(within)?;
-    let (version, new) = fresh_version(&dir, folder, Some(&old), now)?;
+    let (version, new) = fresh_version(dir, folder, Some(&old), now)?;
     for file in files {
         let like = old.access_of(file.os_name()).filter(|_| old.target(file.os_name()).is_none());
         new.write(file.os_name(), &file.bytes, file.mode, like.map(|like| like.at_most(most(&file.bytes))))?;
@@ -169,8 +170,8 @@ fn replace_version(folder: &Path, files: &[NewFile], now: OffsetDateTime) -> any
     }
     new.sync()?;
     dir.sync()?;
-    swap(&dir, &version)?;
-    remove_versions_but(folder, &[&version, &before])
+    swap(dir, &version)?;
+    remove_versions_but(dir, &[&version, before])
 }
 
 /// The one moment of change.
@@ -197,20 +198,17 @@ fn fresh_version(dir: &Dir, path: &Path, before: Option<&Dir>, now: OffsetDateTi
     bail!("{} holds a thousand versions of this moment; remove what is left over there", path.display())
 }
 
-fn remove_versions_but(folder: &Path, kept: &[&Path]) -> anyhow::Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| cannot_read(folder))?.flatten() {
-        let name = entry.file_name();
-        let is_version =
-            name.to_str().is_some_and(|n| n.starts_with("..2")) && entry.file_type().is_ok_and(|t| t.is_dir());
+fn remove_versions_but(dir: &Dir, kept: &[&Path]) -> anyhow::Result<()> {
+    for name in dir.names()? {
+        let is_version = name.to_str().is_some_and(|n| n.starts_with("..2")) && dir.sub(&name).is_ok();
         if is_version && kept.iter().all(|kept| *kept != Path::new(&name)) {
-            fs::remove_dir_all(entry.path()).with_context(|| cannot_write(&entry.path()))?;
+            dir.remove_all(&name)?;
         }
     }
     Ok(())
 }
 
-fn replace_flat(folder: &Path, files: &[NewFile]) -> anyhow::Result<()> {
-    let dir = Dir::open(folder)?;
+fn replace_flat(dir: &Dir, files: &[NewFile]) -> anyhow::Result<()> {
     for file in files {
         let fresh = format!(".{}.new", file.name);
         let like = dir.access_through(file.os_name()).map(|like| like.at_most(most(&file.bytes)));

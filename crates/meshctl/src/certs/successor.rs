@@ -1,10 +1,14 @@
 //! What a renewed leaf says: what the one before it said, byte by byte. Pure.
 //!
-//! 1. The subject and every extension are repeated as they were encoded, critical or not, in their order.
-//! 2. Made anew: the key identifiers. Left out: what binds an extension to the old certificate (timestamps of certificate transparency,
-//!    the poison of a precertificate, the period of the old key's use).
-//! 3. Mended, with a remark: the marks of a CA, and the usage that servers want of a client's leaf.
-use anyhow::Context;
+//! 1. The subject and every extension are repeated as they were encoded, critical or not, in their order. `proof` holds
+//!    the leaf before to its CA, so what is repeated was signed already. What is unknown here is repeated and told.
+//! 2. Made anew: the key identifiers. Left out, and told: what binds an extension to the old certificate (timestamps of certificate
+//!    transparency, the poison of a precertificate, the period of the old key's use), what only a CA may say (constraints on names and
+//!    policies), and what lets a leaf vouch for others (proxy certificates, delegated credentials).
+//! 3. Mended, with a remark: the marks of a CA, and the usage that servers want of a client's leaf. The marks are read strictly: a
+//!    basicConstraints or keyUsage that is not as RFC 5280 and DER have it, or an extension that is there twice, is refused.
+//! 4. A certificate of version 1 or 2 has no extensions, so no names that anybody reads: refused, as a leaf and as a CA that signs.
+use anyhow::{Context, ensure};
 use internaltls::inspect::KeyKind as Kind;
 use rustls::pki_types::CertificateDer;
 
@@ -20,14 +24,42 @@ const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 const ANY_USAGE: &[u8] = &[0x06, 0x04, 0x55, 0x1d, 0x25, 0x00];
 const CLIENT_AUTH: &[u8] = &[0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
+const PROXY: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x0e];
+const DELEGATION: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xda, 0x4b, 0x2c];
+/// nameConstraints, policyMappings, policyConstraints, inhibitAnyPolicy: of CAs alone.
+const OF_CAS: [&[u8]; 4] = [&[0x55, 0x1d, 0x1e], &[0x55, 0x1d, 0x21], &[0x55, 0x1d, 0x24], &[0x55, 0x1d, 0x36]];
+/// What a leaf may say and is repeated without a remark.
+const KNOWN: [&[u8]; 13] = [
+    SUBJECT_KEY_IDENTIFIER,
+    AUTHORITY_KEY_IDENTIFIER,
+    KEY_USAGE,
+    BASIC_CONSTRAINTS,
+    EXTENDED_KEY_USAGE,
+    // subjectAltName, issuerAltName, certificatePolicies, CRLDistributionPoints, freshestCRL.
+    &[0x55, 0x1d, 0x11],
+    &[0x55, 0x1d, 0x12],
+    &[0x55, 0x1d, 0x20],
+    &[0x55, 0x1d, 0x1f],
+    &[0x55, 0x1d, 0x2e],
+    // authorityInfoAccess, TLS features (RFC 7633), Netscape's comment, which `openssl ca` writes.
+    &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x01],
+    &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x18],
+    &[0x60, 0x86, 0x48, 0x01, 0x86, 0xf8, 0x42, 0x01, 0x0d],
+];
 const TIMESTAMPS: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x02];
 const POISON: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x03];
 /// BOOLEAN TRUE.
 const CRITICAL: &[u8] = &[0x01, 0x01, 0xff];
+/// `[0]`, constructed: the version of a certificate. This one is version 3.
+const V3: &[u8] = &[0xa0, 3, 2, 1, 2];
 /// The sixth and seventh bit of KeyUsage: keyCertSign and cRLSign.
 const SIGNS: u8 = 0b0000_0110;
 /// KeyUsage with digitalSignature alone.
 const DIGITAL_SIGNATURE: &[u8] = &[BITS, 2, 7, 0x80];
+
+const BOOLEAN: u8 = 0x01;
+const INTEGER: u8 = 0x02;
+const UNREADABLE: &str = "the certificate cannot be parsed, or is not of version 3; issue it by hand";
 
 /// What is repeated of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +94,7 @@ impl Extension {
 
     fn is_critical(&self) -> bool {
         let parts = der::first(&self.der).and_then(|(whole, _)| elements(whole.content)).unwrap_or_default();
-        parts.iter().any(|part| part.whole == CRITICAL)
+        parts.iter().any(|part| part.tag == BOOLEAN && part.content != [0])
     }
 
     /// The content of its OCTET STRING.
@@ -89,40 +121,77 @@ impl Template {
                 remarks: Vec::new(),
             })
         };
-        let mut template = read().context("the certificate cannot be parsed")?;
+        let mut template = read().context(UNREADABLE)?;
+        template.refuse_twins()?;
         template.leave_out();
-        template.mend_marks_of_a_ca();
+        template.mend_marks_of_a_ca()?;
+        template.tell_unknown();
         Ok(template)
     }
 
+    /// Readers differ in which of two counts.
+    fn refuse_twins(&self) -> anyhow::Result<()> {
+        let mut oids: Vec<_> = self.extensions.iter().map(|extension| &extension.oid).collect();
+        oids.sort();
+        let twin = oids.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| dotted(pair[0]));
+        ensure!(
+            twin.is_none(),
+            "the certificate has the extension {} twice; issue it by hand",
+            twin.unwrap_or_default()
+        );
+        Ok(())
+    }
+
     fn leave_out(&mut self) {
-        let before = self.extensions.len();
-        self.extensions.retain(|extension| ![TIMESTAMPS, POISON, PRIVATE_KEY_USAGE_PERIOD].contains(&&*extension.oid));
-        if self.extensions.len() < before {
-            self.remarks.push(
-                "what binds the leaf before to its own time (transparency timestamps, key usage period) is left out"
-                    .to_owned(),
-            );
+        let bound: [&[u8]; 3] = [TIMESTAMPS, POISON, PRIVATE_KEY_USAGE_PERIOD];
+        let vouching = [&OF_CAS[..], &[PROXY, DELEGATION]].concat();
+        for (oids, why) in [
+            (
+                &bound[..],
+                "what binds the leaf before to its own time (transparency timestamps, key usage period) is left out",
+            ),
+            (&vouching, "what only a CA may say, or lets a leaf vouch for others, is left out"),
+        ] {
+            let before = self.extensions.len();
+            self.extensions.retain(|extension| !oids.contains(&&*extension.oid));
+            if self.extensions.len() < before {
+                self.remarks.push(why.to_owned());
+            }
         }
     }
 
-    fn mend_marks_of_a_ca(&mut self) {
+    fn mend_marks_of_a_ca(&mut self) -> anyhow::Result<()> {
         let mut mended = false;
         for extension in &mut self.extensions {
-            let value = extension.value();
-            // CA:TRUE is a BOOLEAN in the SEQUENCE; CA:FALSE is its default and is not encoded.
-            let is_ca = extension.oid == BASIC_CONSTRAINTS && value.get(2..5) == Some(CRITICAL);
-            let signs = extension.oid == KEY_USAGE && value.get(3).is_some_and(|bits| bits & SIGNS != 0);
-            if is_ca {
-                *extension = Extension::new(BASIC_CONSTRAINTS, true, &element(SEQUENCE, &[]));
-            } else if signs {
-                *extension = Extension::new(KEY_USAGE, true, DIGITAL_SIGNATURE);
+            let mend = match &*extension.oid {
+                BASIC_CONSTRAINTS => is_ca(extension.value())
+                    .context("its basicConstraints are not as RFC 5280 has them; issue the leaf by hand")?
+                    .then(|| Extension::new(BASIC_CONSTRAINTS, true, &element(SEQUENCE, &[]))),
+                KEY_USAGE => may_sign(extension.value())
+                    .context("its keyUsage is not as RFC 5280 has it; issue the leaf by hand")?
+                    .then(|| Extension::new(KEY_USAGE, true, DIGITAL_SIGNATURE)),
+                _ => None,
+            };
+            mended |= mend.is_some();
+            if let Some(mend) = mend {
+                *extension = mend;
             }
-            mended |= is_ca || signs;
         }
         if mended {
             self.remarks
                 .push("the leaf before was marked as a CA, which is refused as a leaf; this one is not".to_owned());
+        }
+        Ok(())
+    }
+
+    fn tell_unknown(&mut self) {
+        let unknown = self.extensions.iter().filter(|extension| !KNOWN.contains(&&*extension.oid));
+        let unknown: Vec<_> = unknown.map(|extension| dotted(&extension.oid)).collect();
+        if !unknown.is_empty() {
+            self.remarks.push(format!(
+                "not known here, and repeated as the CA signed it: the extension {}",
+                unknown.join(", the extension ")
+            ));
         }
     }
 
@@ -194,14 +263,14 @@ struct Parts<'a> {
     extensions: &'a [u8],
 }
 
+/// `None` for what is not of version 3: fact 4.
 fn parts(certificate: &[u8]) -> Option<Parts<'_>> {
     let tbs = elements(der::first(certificate)?.0.content)?.first()?.content;
     let all = elements(tbs)?;
-    // A version 1 certificate has no version, and no extensions.
     let [version, serial, algorithm, issuer, validity, subject, key, more @ ..] = &all[..] else { return None };
     let before = version.whole.len() + serial.whole.len() + algorithm.whole.len();
     let extensions = more.iter().find(|element| element.tag == EXTENSIONS).map_or(&[][..], |element| element.content);
-    Some(Parts {
+    (version.whole == V3).then_some(Parts {
         before_issuer: &tbs[..before],
         issuer: issuer.whole,
         validity: validity.whole,
@@ -220,7 +289,56 @@ fn extensions(parts: &Parts<'_>) -> Option<Vec<Extension>> {
 
 /// The subject of a certificate as it is encoded: the issuer of what it signs.
 pub(super) fn subject_of(certificate: &[u8]) -> anyhow::Result<Vec<u8>> {
-    Ok(parts(certificate).context("the certificate cannot be parsed")?.subject.to_owned())
+    Ok(parts(certificate).context(UNREADABLE)?.subject.to_owned())
+}
+
+/// The issuer of a certificate as it is encoded.
+pub(super) fn issuer_of(certificate: &[u8]) -> Option<&[u8]> {
+    Some(parts(certificate)?.issuer)
+}
+
+/// The subject of a certificate and its SubjectPublicKeyInfo, as they are encoded.
+pub(super) fn subject_and_key(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
+    let parts = parts(certificate)?;
+    Some((parts.subject, parts.key))
+}
+
+/// BasicConstraints (RFC 5280, section 4.2.1.9) in DER: whether cA is TRUE. `None` for what is neither.
+fn is_ca(value: &[u8]) -> Option<bool> {
+    let parts = elements(sole(value, SEQUENCE)?)?;
+    match &parts[..] {
+        [] => Some(false),
+        // FALSE is the default; OpenSSL's readers take it spelt out, and so do we.
+        [ca] if ca.tag == BOOLEAN && ca.content == [0] => Some(false),
+        [ca, length @ ..] if ca.whole == CRITICAL => match length {
+            [] => Some(true),
+            [length] => (length.tag == INTEGER && !length.content.is_empty()).then_some(true),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// KeyUsage (RFC 5280, section 4.2.1.3): whether it names keyCertSign or cRLSign. `None` for what is no such BIT STRING.
+fn may_sign(value: &[u8]) -> Option<bool> {
+    match sole(value, BITS)? {
+        [0] => Some(false),
+        [0..=7, first, rest @ ..] if rest.len() <= 1 => Some(first & SIGNS != 0),
+        _ => None,
+    }
+}
+
+/// The content of the one element that `der` is, of this tag and in the shortest form.
+fn sole(der: &[u8], tag: u8) -> Option<&[u8]> {
+    let (it, rest) = der::first(der)?;
+    (rest.is_empty() && element(tag, &[it.content]) == der).then_some(it.content)
+}
+
+/// An object identifier as people write it; as hex where it is none.
+fn dotted(oid: &[u8]) -> String {
+    let hex = || oid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let read = x509_parser::der_parser::oid::Oid::new(oid.into());
+    read.iter().map_or_else(hex, |_| read.to_id_string())
 }
 
 /// The algorithm that a certificate was signed by, as it is encoded.
@@ -231,4 +349,39 @@ pub(super) fn algorithm_of(certificate: &[u8]) -> Option<&[u8]> {
 /// A certificate of these parts.
 pub(super) fn certificate(tbs: &[u8], algorithm: &[u8], signature: &[u8]) -> Vec<u8> {
     element(SEQUENCE, &[tbs, algorithm, &element(BITS, &[&[0], signature])])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_a_ca_are_read_strictly() {
+        for (value, says) in [
+            (&[0x30, 0x00][..], Some(false)),
+            (&[0x30, 0x03, 0x01, 0x01, 0x00], Some(false)),
+            (&[0x30, 0x03, 0x01, 0x01, 0xff], Some(true)),
+            (&[0x30, 0x06, 0x01, 0x01, 0xff, 0x02, 0x01, 0x00], Some(true)),
+            // A long form of the length, another TRUE, something after, a length without a CA, no SEQUENCE.
+            (&[0x30, 0x81, 0x03, 0x01, 0x01, 0xff], None),
+            (&[0x30, 0x03, 0x01, 0x01, 0x01], None),
+            (&[0x30, 0x03, 0x01, 0x01, 0xff, 0x00], None),
+            (&[0x30, 0x03, 0x02, 0x01, 0x00], None),
+            (&[0x31, 0x03, 0x01, 0x01, 0xff], None),
+            (&[], None),
+        ] {
+            assert_eq!(is_ca(value), says, "{value:02x?}");
+        }
+        for (value, says) in [
+            (&[0x03, 0x02, 0x07, 0x80][..], Some(false)),
+            (&[0x03, 0x02, 0x02, 0x84], Some(true)),
+            (&[0x03, 0x02, 0x01, 0x82], Some(true)),
+            (&[0x03, 0x03, 0x07, 0x00, 0x80], Some(false)),
+            (&[0x03, 0x81, 0x02, 0x02, 0x84], None),
+            (&[0x03, 0x02, 0x08, 0x84], None),
+            (&[0x04, 0x02, 0x02, 0x84], None),
+        ] {
+            assert_eq!(may_sign(value), says, "{value:02x?}");
+        }
+    }
 }
