@@ -234,7 +234,7 @@ pub(crate) fn quiet(activity: Activity, first: Duration, idle: Duration) -> Quie
         Activity { started: 0, .. } => (Duration::ZERO, first, EndReason::NoRequest),
         Activity { ended, .. } => (ended, idle, EndReason::Idle),
     };
-    match (since + limit).checked_sub(activity.age) {
+    match since.saturating_add(limit).checked_sub(activity.age) {
         Some(left) if !left.is_zero() => Quiet::Wait(left),
         _ => Quiet::End(reason),
     }
@@ -476,6 +476,12 @@ mod tests {
                 Turn::End(_) => {}
             }
         }
+    }
+
+    #[test]
+    fn an_endless_idle_time_ends_nothing() {
+        let idle = Activity { in_flight: 0, started: 1, ended: Duration::from_secs(5), age: Duration::from_secs(9) };
+        assert!(matches!(quiet(idle, Duration::MAX, Duration::MAX), Quiet::Wait(_)));
     }
 
     proptest! {

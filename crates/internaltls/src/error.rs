@@ -269,6 +269,14 @@ pub enum LoadError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// More CRLs than are read.
+    #[error("{file}: {what}; the rest of them is left out: remove CRLs that are out of use")]
+    TooManyCrls {
+        /// Which.
+        file: MaterialFile,
+        /// Of what there is too much.
+        what: &'static str,
+    },
     /// A CRL path with no CRL.
     #[error("{0} holds no CRL: it needs a block `-----BEGIN X509 CRL-----`, or remove the setting")]
     NoCrl(MaterialFile),
@@ -611,6 +619,7 @@ impl LoadError {
             | Self::TooManyBlocks { file, .. }
             | Self::Der(file)
             | Self::BadCrl { file, .. }
+            | Self::TooManyCrls { file, .. }
             | Self::NoCrl(file)
             | Self::BadDistrust { file, .. }
             | Self::DistrustCount { file, .. } => Some(file.part),

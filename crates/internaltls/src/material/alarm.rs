@@ -136,7 +136,8 @@ impl ListAlarm {
 }
 
 fn say(material: &'static str, issuer: &str, due: SystemTime, state: &'static str, grace: Duration) {
-    let (next_update, refused_from) = (rfc3339(due), rfc3339(due + grace));
+    let (next_update, refused_from) =
+        (rfc3339(due), due.checked_add(grace).map_or_else(|| "never".to_owned(), rfc3339));
     if state == "late" {
         tracing::warn!(material, issuer, %next_update, %refused_from, "a CRL is past its next update: publish a new one, or new handshakes will be refused");
     } else {
@@ -261,6 +262,14 @@ mod tests {
         assert_eq!(said, [Say::Overdue]);
         look.ended = at(100);
         assert_eq!([look.judge(poll, at(101)), look.judge(poll, at(102))], [Some(Say::Again), None]);
+    }
+
+    #[test]
+    fn an_endless_grace_is_told() {
+        let due = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for state in ["late", "too-old"] {
+            say("mesh", "CN=a CA", due, state, Duration::MAX);
+        }
     }
 
     #[test]

@@ -36,6 +36,11 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    /// Whether certificates of peers are judged: else CA bundle, CRLs and distrust list have no meaning.
+    pub(super) fn ca_counts(&self) -> bool {
+        !matches!(self, Self::Edge { mode: EdgeMode::Off | EdgeMode::OneWay, .. })
+    }
+
     /// For metrics and logs.
     pub(super) fn word(&self) -> &'static str {
         match self {

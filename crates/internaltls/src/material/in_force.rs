@@ -5,9 +5,13 @@
 //! 2. Of the CRLs of one issuer, key and scope the one of the highest rank ([`Crl::rank`]) is in force. A lower one is
 //!    ignored, whatever its file is called and whichever others are there. Two of one rank are both in force.
 //! 3. A CRL that vanishes stays in force until the CA that signed it leaves the bundle that is served.
-//! 4. A CRL that no CA in use signed is an intermediate's, or waits for its CA: it is kept beside the others, for whoever
-//!    meets a path asks for the very key (`verify::revocation`). Of those that vanished the highest are kept: to forget
-//!    one can only make more refused.
+//! 4. A CRL that no CA in use signed is an intermediate's, or waits for its CA. Once a verified path has shown that an
+//!    intermediate signed it, it is proven ([`Crl::prover`]), and treated as an anchor's: the highest of the key stays,
+//!    whatever else is there.
+//! 5. One that is not proven is kept beside the others, for whoever meets a path asks for the very key
+//!    (`verify::revocation`). Anybody can write such a list, in any name and with any number: of those that vanished a few
+//!    are kept, and none takes the place of a proven one. To lose one that was never proven can let an older one count
+//!    that is put in its place before a path leads through its CA.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +20,7 @@ use super::lists::{Seen, SeenCrl};
 use crate::error::{LoadError, MaterialFile, Part};
 use crate::verify::{Anchor, Crl, Distrust, Lists};
 
-/// CRLs of no CA in use that are kept after they vanished: of one issuer, key identifier and scope.
+/// Unproven CRLs that are kept after they vanished: of one issuer, key identifier and scope.
 const VANISHED_OF_A_GROUP: usize = 2;
 /// And in all.
 const VANISHED_IN_ALL: usize = 64;
@@ -36,8 +40,17 @@ pub(super) struct CrlInForce {
     pub(super) crl: Arc<Crl>,
     /// The key of the trust anchor that signed it, by SPKI SHA-256, also after that left. `None`: none did.
     pub(super) anchor: Option<[u8; 32]>,
+    /// The key of the CA below an anchor that was seen to have signed it, as of when this was made.
+    pub(super) prover: Option<[u8; 32]>,
 }
 
+impl CrlInForce {
+    pub(super) fn of(crl: Arc<Crl>, anchor: Option<[u8; 32]>) -> Self {
+        Self { prover: crl.prover(), crl, anchor }
+    }
+}
+
+/// Whether the same lists are in force. What has been found out about one since ([`CrlInForce::prover`]) is no other list.
 impl PartialEq for InForce {
     fn eq(&self, other: &Self) -> bool {
         let crls = |of: &Self| of.crls.iter().map(|held| (held.crl.sha256, held.anchor)).collect::<Vec<_>>();
@@ -47,21 +60,36 @@ impl PartialEq for InForce {
 
 impl InForce {
     /// What is in force once `seen` was on disk while `anchors` are served, and what is to be told of it.
-    pub(super) fn after(&self, seen: &Seen, anchors: &[Anchor]) -> (Self, Vec<LoadError>) {
+    ///
+    /// `former` were served just before: a CRL may come in the same look in which its CA leaves.
+    pub(super) fn after(&self, seen: &Seen, anchors: &[Anchor], former: &[Anchor]) -> (Self, Vec<LoadError>) {
         let (distrust, mut findings) = distrust_after(&self.distrust, seen);
-        let (crls, of_crls) = Step { before: &self.crls, seen, anchors }.take();
+        let (crls, of_crls) = Step { before: &self.crls, seen, anchors, former }.take();
         findings.extend(of_crls);
         (Self { distrust, crls, crl_path: seen.crl_path.clone() }, findings)
     }
 
     /// As handshakes ask it.
     pub(super) fn lists(&self, grace: Duration) -> Lists {
+        let of_anchors = self.crls.iter().filter(|held| held.anchor.is_some()).map(|held| held.crl.sha256);
         Lists {
             crls: self.crls.iter().map(|held| Arc::clone(&held.crl)).collect(),
             crls_required: self.crl_path.is_some(),
             grace,
             distrust: Arc::clone(&self.distrust),
+            of_anchors: Arc::new(of_anchors.collect()),
         }
+    }
+
+    /// The same, with what has been found out about its lists meanwhile.
+    pub(super) fn now_known(&self) -> Self {
+        let crls = self.crls.iter().map(|held| CrlInForce::of(Arc::clone(&held.crl), held.anchor));
+        Self { crls: crls.collect(), ..self.clone() }
+    }
+
+    /// Which lists are proven, and by which key.
+    pub(super) fn provers(&self) -> impl Iterator<Item = Option<[u8; 32]>> {
+        self.crls.iter().map(|held| held.prover)
     }
 
     /// The CRLs, so that a look need not read again what has not changed.
@@ -98,6 +126,11 @@ fn may_be_used(crl: &Crl, anchor: &Anchor) -> bool {
     may_sign(anchor) && crl.is_signed_by(&anchor.facts)
 }
 
+/// The key of the CA that signed it.
+fn signer_among(cas: &[Anchor], crl: &Crl) -> Option<[u8; 32]> {
+    cas.iter().find(|ca| crl.is_signed_by(&ca.facts)).map(|ca| ca.facts.spki_sha256)
+}
+
 fn distrust_after(before: &Arc<Distrust>, seen: &Seen) -> (Arc<Distrust>, Vec<LoadError>) {
     let kept = |file: &MaterialFile, count| LoadError::DistrustKept { file: file.clone(), count };
     let Some(list) = &seen.distrust else {
@@ -119,10 +152,11 @@ struct Step<'a> {
     before: &'a [CrlInForce],
     seen: &'a Seen,
     anchors: &'a [Anchor],
+    former: &'a [Anchor],
 }
 
 /// Within a series the lists of one key supersede one another. Of a list whose signer is not known its own word stands for
-/// the key: then none supersedes another.
+/// the key: then none supersedes another, and none a proven one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Signer {
     Known([u8; 32]),
@@ -143,7 +177,7 @@ impl Step<'_> {
             // The file's name must not decide anything, nor the order of files.
             group.sort_by(|a, b| (b.crl.rank(), b.crl.sha256).cmp(&(a.crl.rank(), a.crl.sha256)));
             match signer {
-                Signer::Known(_) => kept.extend(self.highest(group, &mut findings)),
+                Signer::Known(key) => kept.extend(self.highest(group, self.is_served(&key), &mut findings)),
                 Signer::Claimed(_) => kept.extend(self.some(group, &mut vanished)),
             }
         }
@@ -162,34 +196,40 @@ impl Step<'_> {
             let anchor = self.anchor_of(&before.crl);
             let left = before.anchor.is_some() && anchor.is_none() && !self.is_on_disk(&before.crl);
             if !left {
-                all.push(CrlInForce { anchor: anchor.or(before.anchor), ..before.clone() });
+                all.push(CrlInForce::of(Arc::clone(&before.crl), anchor.or(before.anchor)));
             }
         }
         for SeenCrl { crl, .. } in &self.seen.crls {
             if all.iter().all(|held| held.crl.sha256 != crl.sha256) {
-                all.push(CrlInForce { anchor: self.anchor_of(crl), crl: Arc::clone(crl) });
+                let anchor = self.anchor_of(crl).or_else(|| signer_among(self.former, crl));
+                all.push(CrlInForce::of(Arc::clone(crl), anchor));
             }
         }
         all
     }
 
     fn anchor_of(&self, crl: &Crl) -> Option<[u8; 32]> {
-        self.anchors.iter().find(|anchor| crl.is_signed_by(&anchor.facts)).map(|anchor| anchor.facts.spki_sha256)
+        signer_among(self.anchors, crl)
+    }
+
+    fn is_served(&self, key: &[u8; 32]) -> bool {
+        self.anchors.iter().any(|anchor| anchor.facts.spki_sha256 == *key)
     }
 
     fn is_on_disk(&self, crl: &Crl) -> bool {
         self.seen.crls.iter().any(|seen| seen.crl.sha256 == crl.sha256)
     }
 
-    fn group(&self, CrlInForce { crl, .. }: &CrlInForce) -> Group {
+    fn group(&self, CrlInForce { crl, prover, .. }: &CrlInForce) -> Group {
         let (issuer, scope) = crl.series();
         let claimed = || Signer::Claimed(crl.authority_key().map(<[u8]>::to_vec));
-        let signer = self.anchor_of(crl).map_or_else(claimed, Signer::Known);
+        let signer = self.anchor_of(crl).or(*prover).map_or_else(claimed, Signer::Known);
         (issuer.to_vec(), scope.map(<[u8]>::to_vec), signer)
     }
 
-    /// Of the lists of one key, sorted by rank: the first, and what shares its rank.
-    fn highest(&self, mut group: Vec<CrlInForce>, findings: &mut Vec<LoadError>) -> Vec<CrlInForce> {
+    /// Of the lists of one key, sorted by rank: the first, and what shares its rank. That one of an intermediate vanished is
+    /// not told, for nothing tells whether the intermediate is still in use.
+    fn highest(&self, mut group: Vec<CrlInForce>, served: bool, findings: &mut Vec<LoadError>) -> Vec<CrlInForce> {
         let count = group.iter().take_while(|held| held.crl.rank() == group[0].crl.rank()).count();
         let lower = group.split_off(count);
         let best = &group[0].crl;
@@ -207,7 +247,7 @@ impl Step<'_> {
             in_force: best.describe_rank(),
         };
         let older: Vec<_> = self.seen.crls.iter().filter(on_disk).map(ignored).collect();
-        if older.is_empty() {
+        if older.is_empty() && served {
             let file = self.seen.setting(Part::Crl);
             findings.push(LoadError::CrlGone { file, issuer: best.issuer.clone(), rank: best.describe_rank() });
         }
@@ -248,9 +288,9 @@ mod tests {
     use super::*;
     use crate::verify::CertificateFacts;
     use crate::verify::drafts::{Ca, DAY, Draft, ca, day, draft};
-    use crate::verify::revocation::{Link, check};
+    use crate::verify::revocation::{Link, check, prove};
 
-    /// Two CAs of one name, an intermediate of the first, and lists of each.
+    /// Two CAs of one name, an intermediate of the first, lists of each, and behind them lists that nobody signed.
     struct Pool {
         owners: Vec<Ca>,
         leaves: Vec<[CertificateFacts; 2]>,
@@ -258,6 +298,16 @@ mod tests {
     }
 
     const SERIALS: [u8; 2] = [7, 8];
+    /// How many of the pool's lists are signed.
+    const GENUINE: usize = 21;
+    /// How many are not, all in the name of the intermediate.
+    const FORGED: usize = 6;
+
+    /// The same list but for its signature.
+    fn forged(mut der: Vec<u8>) -> Arc<Crl> {
+        *der.last_mut().unwrap() ^= 1;
+        Arc::new(Crl::read(der).unwrap())
+    }
 
     static POOL: LazyLock<Pool> = LazyLock::new(|| {
         let first = ca("one name");
@@ -279,7 +329,14 @@ mod tests {
             let list = owners[owner].list(&draft);
             (owner, draft, list)
         };
-        let lists = (0..3).flat_map(drafts).map(made).collect();
+        let lie = |number| {
+            let draft = draft(number, if number == 9 { &[7, 8] } else { &[] });
+            let list = forged(owners[2].list_der(&draft));
+            (2, draft, list)
+        };
+        let genuine: Vec<_> = (0..3).flat_map(drafts).map(made).collect();
+        let lists: Vec<_> = genuine.into_iter().chain((9..).take(FORGED).map(lie)).collect();
+        assert_eq!(lists.len(), GENUINE + FORGED);
         let leaves = owners.iter().map(|owner| SERIALS.map(|serial| owner.leaf(serial))).collect();
         Pool { owners, leaves, lists }
     });
@@ -319,6 +376,7 @@ mod tests {
             1 => vec![link(leaf, second)],
             _ => vec![link(leaf, middle), link(middle, first)],
         };
+        prove(&state.lists(DAY), &links);
         check(&state.lists(DAY), &links, day(2)).map_or_else(|reason| reason.label(), |()| "good")
     }
 
@@ -380,7 +438,7 @@ mod tests {
     }
 
     fn look() -> impl Strategy<Value = Look> {
-        let lists = proptest::sample::subsequence((0..21).collect::<Vec<_>>(), 0..=6).prop_shuffle();
+        let lists = proptest::sample::subsequence((0..GENUINE + FORGED).collect::<Vec<_>>(), 0..=8).prop_shuffle();
         let anchors = prop_oneof![Just(vec![0, 1]), Just(vec![1, 0]), Just(vec![0]), Just(vec![1])];
         (lists, anchors, proptest::option::of(written())).prop_map(|(lists, anchors, distrust)| Look {
             lists,
@@ -413,7 +471,7 @@ mod tests {
             if !served {
                 self.0.retain(|(list, anchored)| !anchored || look.lists.contains(list));
             }
-            let on_disk = look.lists.iter().filter(|list| POOL.lists[**list].0 == owner);
+            let on_disk = look.lists.iter().filter(|list| **list < GENUINE && POOL.lists[**list].0 == owner);
             for list in on_disk {
                 if !self.0.iter().any(|(known, _)| known == list) {
                     self.0.insert((*list, false));
@@ -446,13 +504,13 @@ mod tests {
             let mut expected = BTreeSet::new();
             for look in &looks {
                 let text = look.distrust.as_ref().map(Written::text);
-                let seen = seen(&look.lists, text.as_deref());
-                let (next, _) = state.after(&seen, &anchors(&look.anchors));
+                let seen = read_anew(seen(&look.lists, text.as_deref()), &state);
+                let (next, _) = state.after(&seen, &anchors(&look.anchors), &[]);
                 // Neither the order of files nor looking twice changes anything.
                 let reversed = Seen { crls: seen.crls.iter().rev().cloned().collect(), ..seen };
-                let (other, _) = state.after(&reversed, &anchors(&look.anchors));
+                let (other, _) = state.after(&reversed, &anchors(&look.anchors), &[]);
                 prop_assert!(other == next);
-                let (again, _) = next.after(&reversed, &anchors(&look.anchors));
+                let (again, _) = next.after(&reversed, &anchors(&look.anchors), &[]);
                 prop_assert!(again == next);
                 // The distrust list.
                 match &look.distrust {
@@ -466,10 +524,11 @@ mod tests {
                     let (root, before) = (owner.min(owner % 2), kept.clone());
                     kept.look(owner, look);
                     for (at, serial) in SERIALS.into_iter().enumerate() {
+                        // A path leads through the intermediate while its list is there: so the list is proven.
+                        let revoked = verdict(&next, owner, at) == "revoked";
                         if !look.anchors.contains(&root) {
                             continue;
                         }
-                        let revoked = verdict(&next, owner, at) == "revoked";
                         prop_assert_eq!(revoked, kept.lists(serial), "owner {}, serial {}", owner, serial);
                         let was = before.lists(serial) && look.anchors.contains(&owner);
                         let higher = kept.best().iter().map(|l| rank(*l)).max()
@@ -482,10 +541,19 @@ mod tests {
         }
     }
 
+    /// As the files are read: what is in force is known, whatever else is there is a new list.
+    fn read_anew(mut seen: Seen, state: &InForce) -> Seen {
+        for SeenCrl { crl, .. } in &mut seen.crls {
+            let known = state.known().into_iter().find(|known| known.sha256 == crl.sha256);
+            *crl = known.unwrap_or_else(|| Arc::new(Crl::read(crl.der().to_vec()).unwrap()));
+        }
+        seen
+    }
+
     /// The findings of a look, after a look at `before`.
     fn found(before: (&[usize], Option<&str>), now: (&[usize], Option<&str>), served: &[usize]) -> Vec<String> {
-        let (state, _) = InForce::default().after(&seen(before.0, before.1), &anchors(served));
-        let (_, findings) = state.after(&seen(now.0, now.1), &anchors(served));
+        let (state, _) = InForce::default().after(&seen(before.0, before.1), &anchors(served), &[]);
+        let (_, findings) = state.after(&seen(now.0, now.1), &anchors(served), &[]);
         findings.iter().map(ToString::to_string).collect()
     }
 
@@ -508,9 +576,9 @@ mod tests {
 
     #[test]
     fn lists_whose_setting_is_gone_stay() {
-        let (state, _) = InForce::default().after(&seen(&[0], Some(&entry(0))), &anchors(&[0]));
+        let (state, _) = InForce::default().after(&seen(&[0], Some(&entry(0))), &anchors(&[0]), &[]);
         let nothing = Seen { crl_path: None, distrust_path: None, ..seen(&[], None) };
-        let (after, findings) = state.after(&nothing, &anchors(&[0]));
+        let (after, findings) = state.after(&nothing, &anchors(&[0]), &[]);
         assert_eq!(findings.len(), 2, "{findings:#?}");
         assert_eq!(hashes(&after), hashes(&state));
         assert_eq!([verdict(&after, 0, 0), verdict(&after, 0, 1)], ["revoked", "good"]);
@@ -521,11 +589,40 @@ mod tests {
     fn every_ca_needs_a_list() {
         let ca = file(Part::Ca);
         let covers = |lists: &[usize], served: &[usize]| {
-            let (state, _) = InForce::default().after(&seen(lists, None), &anchors(served));
+            let (state, _) = InForce::default().after(&seen(lists, None), &anchors(served), &[]);
             state.covers(Some(&ca), &anchors(served)).is_ok()
         };
         assert!(covers(&[0], &[0]) && covers(&[0, 7], &[0, 1]));
         assert!(!covers(&[0], &[0, 1]), "two CAs of one name");
+    }
+
+    /// Who can write the folder of CRLs, and has no key.
+    #[test]
+    fn invariant_5_forged_lists_push_no_proven_one_out() {
+        let root = ca("root");
+        let middle = root.intermediate("middle", 3);
+        let genuine = |number, listed: &[u8]| middle.list_der(&draft(number, listed));
+        let forged = |number| forged(genuine(number, &[])).der().to_vec();
+        let of_root = root.list_der(&draft(1, &[]));
+        let leaf = middle.leaf(7);
+        let look = |state: &InForce, ders: &[Vec<u8>]| {
+            let crl = |der: &Vec<u8>| SeenCrl { file: file(Part::Crl), crl: Arc::new(Crl::read(der.clone()).unwrap()) };
+            let crls = ders.iter().chain([&of_root]).map(crl).collect();
+            let state = state.after(&Seen { crls, ..seen(&[], None) }, &[root.anchor()], &[]).0;
+            let links = [
+                Link { certificate: &leaf, issuer: &middle.facts },
+                Link { certificate: &middle.facts, issuer: &root.facts },
+            ];
+            prove(&state.lists(DAY), &links);
+            let verdict = check(&state.lists(DAY), &links, day(2)).map_or_else(|reason| reason.label(), |()| "good");
+            (state, verdict)
+        };
+        let (state, verdict) = look(&InForce::default(), &[genuine(5, &[7])]);
+        assert_eq!(verdict, "revoked");
+        let (state, verdict) = look(&state, &[forged(9), forged(10), forged(11)]);
+        assert_eq!(verdict, "revoked");
+        let (state, _) = look(&state, &[]);
+        assert_eq!(look(&state, &[genuine(3, &[])]).1, "revoked", "the older list is played back");
     }
 
     #[test]
@@ -535,7 +632,7 @@ mod tests {
         for number in 0..40 {
             let crl = stranger.list(&draft(number, &[7]));
             let seen = Seen { crls: vec![SeenCrl { file: file(Part::Crl), crl }], ..seen(&[], None) };
-            state = state.after(&seen, &anchors(&[0])).0;
+            state = state.after(&seen, &anchors(&[0]), &[]).0;
         }
         assert_eq!(state.crls.len(), 1 + VANISHED_OF_A_GROUP);
     }

@@ -97,12 +97,12 @@ impl FirstLists {
         let before = kept.clone().unwrap_or_default();
         let read = source.map(Source::read_each);
         let looked_at = read.as_ref().map_or([0; 32], |(snapshot, errors)| hash(snapshot, errors, anchors));
-        let mut seen = Seen::of(source, read.unwrap_or_default(), &before.known());
+        let mut seen = Seen::of(source, read.unwrap_or_default(), &before.known(), anchors);
         let of_distrust = seen.findings.iter().position(|finding| finding.part() == Some(Part::Distrust));
         if let (None, Some(at)) = (&kept, of_distrust) {
             return Err(seen.findings.swap_remove(at));
         }
-        let (in_force, findings) = before.after(&seen, anchors);
+        let (in_force, findings) = before.after(&seen, anchors, &[]);
         let ca = ca.and_then(|ca| ca.get(Part::Ca));
         if let Err(bare) = in_force.covers(ca, anchors) {
             // Why there is none says more than that there is none.
@@ -176,16 +176,17 @@ impl ListTurn {
     fn read_and_publish(&self, looked_at: &mut [u8; 32], found: &mut Vec<String>) -> Result<Reloaded, LoadError> {
         let Some(source) = &self.source else { return Ok(Reloaded::Unchanged) };
         let (snapshot, errors) = source.read_each();
-        let anchors = self.published.pair().anchors;
+        let (anchors, former) = (self.published.pair().anchors, self.published.former());
         let now = hash(&snapshot, &errors, &anchors);
         if *looked_at == now {
             return Ok(Reloaded::Unchanged);
         }
         let known = self.published.lists().in_force.known();
-        let seen = Seen::of(Some(source), (snapshot, errors), &known);
+        let seen = Seen::of(Some(source), (snapshot, errors), &known, &anchors);
         // Signatures over megabytes are verified here, not under the lock of what is published.
-        for (crl, anchor) in seen.crls.iter().flat_map(|seen| anchors.iter().map(|anchor| (&seen.crl, anchor))) {
-            crl.is_signed_by(&anchor.facts);
+        let cas: Vec<_> = anchors.iter().chain(&*former).collect();
+        for (crl, ca) in seen.crls.iter().flat_map(|seen| cas.iter().map(|ca| (&seen.crl, ca))) {
+            crl.is_signed_by(&ca.facts);
         }
         let (generation, findings) = self.published.publish_lists(&seen)?;
         *looked_at = now;
@@ -218,13 +219,14 @@ impl ListTurn {
     /// Writes what is in force to the state folder, where it holds something else.
     fn keep(&self, state: &mut State) -> Result<(), LoadError> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        let in_force = self.published.lists().in_force;
+        let in_force = self.published.lists().in_force.now_known();
         let nothing_to_keep = self.source.is_none() && state.kept.is_none();
-        if nothing_to_keep || state.kept.as_ref() == Some(&*in_force) {
+        let same = |kept: &InForce| *kept == in_force && kept.provers().eq(in_force.provers());
+        if nothing_to_keep || state.kept.as_ref().is_some_and(same) {
             return Ok(());
         }
         folder.save(&in_force)?;
-        state.kept = Some(InForce::clone(&in_force));
+        state.kept = Some(in_force);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //! 3. The distrust list, a line an entry: SHA-256 in hex of either case, colons between bytes allowed. `spki:` before it
 //!    means a public key, `cert:` a certificate; without a mark it means either. `#` begins a comment. The last line that is
 //!    not empty may be `# end COUNT`, COUNT being the number of entries: with it entries that are not in the file leave.
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,10 +15,12 @@ use rustls::pki_types::pem::SectionKind;
 use super::pem::{Block, blocks};
 use super::source::{Snapshot, Source};
 use crate::error::{LoadError, MaterialFile, Part};
-use crate::verify::{Crl, Distrust};
+use crate::verify::{Anchor, Crl, Distrust};
 
 /// The most CRLs of all files together.
 const MOST_CRLS: usize = 1_024;
+/// The most CRLs of one file.
+const MOST_OF_A_FILE: usize = 512;
 
 /// What one look at the files found.
 #[derive(Debug, Default)]
@@ -54,8 +57,13 @@ pub(super) struct SeenDistrust {
 
 impl Seen {
     /// Understands what was read of `source`: nothing where no list is configured. A CRL that is among `known`, byte by byte,
-    /// is not understood again.
-    pub(super) fn of(source: Option<&Source>, read: (Snapshot, Vec<LoadError>), known: &[Arc<Crl>]) -> Self {
+    /// is not understood again. Where there are too many, those among `known` and those that one of `anchors` signed come first.
+    pub(super) fn of(
+        source: Option<&Source>,
+        read: (Snapshot, Vec<LoadError>),
+        known: &[Arc<Crl>],
+        anchors: &[Anchor],
+    ) -> Self {
         let Some(source) = source else { return Self::default() };
         let (snapshot, unreadable) = read;
         let configured = |part| source.get(part).cloned();
@@ -65,15 +73,17 @@ impl Seen {
             edge: source.first().edge,
             ..Self::default()
         };
-        seen.understand(&snapshot, known);
+        seen.understand(&snapshot, known, anchors);
         seen.findings.extend(unreadable);
         seen
     }
 
-    fn understand(&mut self, snapshot: &Snapshot, known: &[Arc<Crl>]) {
+    fn understand(&mut self, snapshot: &Snapshot, known: &[Arc<Crl>], anchors: &[Anchor]) {
+        let mut found = Vec::new();
         for (file, bytes) in snapshot.all(Part::Crl) {
-            self.take_crls(file, bytes, known);
+            found.extend(self.crls_of(file, bytes, known).into_iter().enumerate());
         }
+        self.admit(found, known, anchors);
         if let Some((file, bytes)) = snapshot.one(Part::Distrust) {
             let (distrust, findings) = distrust(file, bytes);
             self.distrust = Some(distrust);
@@ -88,23 +98,47 @@ impl Seen {
         configured.clone().unwrap_or_else(unset)
     }
 
-    fn take_crls(&mut self, file: &MaterialFile, bytes: &[u8], known: &[Arc<Crl>]) {
-        let (lists, garbled) = crl_blocks(file, bytes);
+    /// The CRLs of a file, in their order.
+    fn crls_of(&mut self, file: &MaterialFile, bytes: &[u8], known: &[Arc<Crl>]) -> Vec<SeenCrl> {
+        let (mut lists, garbled) = crl_blocks(file, bytes);
         if lists.is_empty() && garbled.is_none() {
             self.findings.push(LoadError::NoCrl(file.clone()));
         }
         self.findings.extend(garbled);
+        if lists.len() > MOST_OF_A_FILE {
+            lists.truncate(MOST_OF_A_FILE);
+            self.findings.push(too_many(file, "it holds more than 512 CRLs"));
+        }
+        let mut crls = Vec::new();
         for der in lists {
-            if self.crls.len() == MOST_CRLS {
-                self.findings.push(bad_crl(file, "there are more than 1,024 CRLs in all"));
-                return;
-            }
             let same = known.iter().find(|crl| crl.der() == der).cloned();
             match same.map_or_else(|| Crl::read(der).map(Arc::new), Ok) {
-                Ok(crl) => self.crls.push(SeenCrl { file: file.clone(), crl }),
+                Ok(crl) => crls.push(SeenCrl { file: file.clone(), crl }),
                 Err(what) => self.findings.push(bad_crl(file, what)),
             }
         }
+        crls
+    }
+
+    /// Takes in what there is room for. `found` is each CRL with its place in its file. Of several publishers none can keep out
+    /// another's: what a CA in use signed comes first, and of such the first of each file, then the second of each.
+    fn admit(&mut self, found: Vec<(usize, SeenCrl)>, known: &[Arc<Crl>], anchors: &[Anchor]) {
+        let mut found: Vec<_> = found.into_iter().enumerate().map(|(at, (place, seen))| (at, place, seen)).collect();
+        if found.len() > MOST_CRLS {
+            let known: BTreeSet<_> = known.iter().map(|crl| crl.sha256).collect();
+            let is_known = |crl: &Crl| known.contains(&crl.sha256);
+            let is_signed = |crl: &Crl| anchors.iter().any(|anchor| crl.is_signed_by(&anchor.facts));
+            found.sort_by_cached_key(|(at, place, SeenCrl { crl, .. })| {
+                (!(is_known(crl) || is_signed(crl)), *place, *at)
+            });
+            let mut left_out: Vec<_> = found.split_off(MOST_CRLS).into_iter().map(|(.., seen)| seen.file).collect();
+            left_out.sort_by(|a, b| a.path.cmp(&b.path));
+            left_out.dedup();
+            let of_file = |file: &MaterialFile| too_many(file, "there are more than 1,024 CRLs in all");
+            self.findings.extend(left_out.iter().map(of_file));
+            found.sort_by_key(|(at, ..)| *at);
+        }
+        self.crls = found.into_iter().map(|(.., seen)| seen).collect();
     }
 }
 
@@ -135,6 +169,10 @@ fn whole_blocks(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         }
         None
     })
+}
+
+fn too_many(file: &MaterialFile, what: &'static str) -> LoadError {
+    LoadError::TooManyCrls { file: file.clone(), what }
 }
 
 fn bad_crl(file: &MaterialFile, what: &'static str) -> LoadError {
@@ -249,7 +287,6 @@ pub(super) fn from_hex(text: &[u8]) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::fs;
     use std::path::Path;
 
@@ -259,6 +296,7 @@ mod tests {
 
     use super::super::source::Bytes;
     use super::*;
+    use crate::verify::drafts::{ca, draft};
 
     /// Real files of a kind, with their names.
     fn corpus(kind: &str) -> Vec<(String, Vec<u8>)> {
@@ -279,7 +317,7 @@ mod tests {
     fn crls(bytes: &[u8]) -> Seen {
         let files = vec![(file(Part::Crl, "crl.pem"), Bytes(bytes.to_vec()))];
         let mut seen = Seen::default();
-        seen.understand(&Snapshot { files }, &[]);
+        seen.understand(&Snapshot { files }, &[], &[]);
         seen
     }
 
@@ -312,6 +350,36 @@ mod tests {
             let fits = if finding.is_empty() { found.is_empty() } else { found.iter().any(|f| f.contains(finding)) };
             assert!(fits, "{name}: {found:#?}");
         }
+    }
+
+    #[test]
+    fn no_file_keeps_out_the_lists_of_another() {
+        let (own, stranger) = (ca("own"), ca("stranger"));
+        let (signed, other) = (own.list(&draft(1, &[])), stranger.list(&draft(1, &[])));
+        let of_file = |name: &'static str, count, crl: &Arc<Crl>| -> Vec<_> {
+            (0..count).map(|place| (place, SeenCrl { file: file(Part::Crl, name), crl: Arc::clone(crl) })).collect()
+        };
+        let floods = [of_file("a", MOST_OF_A_FILE, &other), of_file("b", MOST_OF_A_FILE, &other)];
+        let late = [of_file("y", 2, &stranger.list(&draft(2, &[]))), of_file("z", 1, &signed)];
+        let mut seen = Seen::default();
+        seen.admit(floods.into_iter().chain(late).flatten().collect(), &[], &[own.anchor()]);
+        let of = |name: &str| seen.crls.iter().filter(|crl| crl.file.path == Path::new(name)).count();
+        assert_eq!([of("y"), of("z"), seen.crls.len()], [2, 1, MOST_CRLS]);
+        let told = texts(&seen.findings);
+        assert!(told.len() == 2 && told.iter().all(|told| told.contains("more than 1,024 CRLs")), "{told:?}");
+        // What is in force comes before a flood, too.
+        let mut seen = Seen::default();
+        let floods = (0..2 * MOST_CRLS).map(|_| of_file("a", 1, &other)).chain([of_file("z", 1, &signed)]);
+        seen.admit(floods.flatten().collect(), std::slice::from_ref(&signed), &[]);
+        assert!(seen.crls.iter().any(|seen| seen.crl.sha256 == signed.sha256));
+    }
+
+    #[test]
+    fn of_one_file_some_lists_are_read() {
+        let (_, list) = corpus("crl").into_iter().find(|(name, _)| name == "empty.pem").unwrap();
+        let seen = crls(&list.repeat(MOST_OF_A_FILE + 1));
+        assert_eq!(seen.crls.len(), MOST_OF_A_FILE);
+        assert!(texts(&seen.findings).iter().any(|told| told.contains("more than 512 CRLs")));
     }
 
     #[test]
@@ -380,7 +448,7 @@ mod tests {
             };
             for bytes in [garbled, with_noise.clone()] {
                 let mut seen = Seen::default();
-                seen.understand(&snapshot(bytes), &[]);
+                seen.understand(&snapshot(bytes), &[], &[]);
                 prop_assert!(seen.crls.iter().any(|seen| seen.file.path == Path::new("b") && seen.crl.entries() == 40));
             }
             prop_assert!(crls(&with_noise).crls.iter().any(|seen| seen.crl.entries() == 40));

@@ -9,9 +9,10 @@
 //!    group for each user (Debian, Fedora) makes such folders, and `/usr/local` is `root:staff 2775` on some systems. What is
 //!    on the way to a key and started before must not stop a process for that.
 //! 4. An owner other than the process' user and root can replace what he owns: a warning. A file that is an order (the force file,
-//!    the state of the lists) is refused, for its owner is who gives it.
+//!    the state of the lists) is refused, and so is the folder that holds it, for its owner is who gives it.
 //! 5. In a user namespace, users of the host that it does not map all appear as one uid (the overflow uid, 65534). Most are the
-//!    host's root, and they cannot be told apart: no offence as an owner. It is one as a group that may write.
+//!    host's root, and they cannot be told apart: no offence as an owner. It is one as a group that may write,
+//!    and as the owner of an order or of its folder: these are made by the process itself, or by somebody whom it knows.
 //! 6. A POSIX ACL shows in the group's bits of the mode, as its mask: one that grants writing is judged like a group that may
 //!    write.
 //!
@@ -31,8 +32,10 @@ pub(crate) enum Object {
     Key,
     /// A file whose owner gives orders by it, or keeps in it what was decided: who can write it decides.
     Order,
-    /// A folder that holds a key or an order, or a symlink on the way to one.
+    /// A folder that holds a key, or a symlink on the way to one or to an order.
     KeyFolder,
+    /// The folder that holds an order.
+    OrderFolder,
     /// Any other trusted file.
     File,
     /// Any other folder on the way to a trusted file.
@@ -43,7 +46,7 @@ pub(crate) enum Object {
 
 impl Object {
     fn is_folder(self) -> bool {
-        matches!(self, Self::KeyFolder | Self::Folder)
+        matches!(self, Self::KeyFolder | Self::OrderFolder | Self::Folder)
     }
 }
 
@@ -122,10 +125,11 @@ impl Offence {
 pub(crate) fn judge(object: Object, owned: Owned, who: &Who) -> Result<Vec<Offence>, Offence> {
     let Owned { uid, gid, mode } = owned;
     let mut warnings = Vec::new();
-    if ![0, who.uid].contains(&uid) && who.unmapped_uid != Some(uid) {
-        if object == Object::Order {
-            return Err(Offence::ForeignOwner { uid });
-        }
+    let (foreign, unmapped) = (![0, who.uid].contains(&uid), who.unmapped_uid == Some(uid));
+    if foreign && matches!(object, Object::Order | Object::OrderFolder) {
+        return Err(Offence::ForeignOwner { uid });
+    }
+    if foreign && !unmapped {
         warnings.push(Offence::ForeignOwner { uid });
     }
     if object == Object::Symlink {
@@ -137,7 +141,7 @@ pub(crate) fn judge(object: Object, owned: Owned, who: &Who) -> Result<Vec<Offen
         }
         if mode & WRITE_GROUP != 0 {
             match object {
-                Object::Key | Object::Order | Object::KeyFolder => {
+                Object::Key | Object::Order | Object::KeyFolder | Object::OrderFolder => {
                     return Err(Offence::WritableByGroup { mode, gid });
                 }
                 _ if !who.belongs_to(gid) => warnings.push(Offence::WritableByGroup { mode, gid }),
@@ -228,7 +232,7 @@ mod tests {
         }
     }
 
-    use Object::{File, Folder, Key, KeyFolder, Symlink};
+    use Object::{File, Folder, Key, KeyFolder, Order, OrderFolder, Symlink};
     use Say::{Nothing, Refusal, Warning};
 
     const MANUAL: &str = include_str!("../manual/files.md");
@@ -302,11 +306,17 @@ mod tests {
         for Row { uid, gid, mode, who, .. } in table() {
             // Whether others can read an order is no matter.
             let key = said(Key, uid, gid, mode & !0o044, &who);
-            let foreign = ![0, US].contains(&uid) && who.unmapped_uid != Some(uid);
-            let expected = if foreign { Refusal } else { key };
-            assert_eq!(said(Object::Order, uid, gid, mode, &who), expected, "uid {uid}, gid {gid}, mode {mode:04o}");
+            let of_folder = said(KeyFolder, uid, gid, mode, &who);
+            for (object, alike) in [(Order, key), (OrderFolder, of_folder)] {
+                let expected = if [0, US].contains(&uid) { alike } else { Refusal };
+                assert_eq!(said(object, uid, gid, mode, &who), expected, "{object:?} {uid}:{gid} {mode:04o}");
+            }
         }
-        assert_eq!(said(Object::Order, NOBODY, NOBODY, 0o600, &in_namespace()), Nothing);
+        for object in [Order, OrderFolder] {
+            assert_eq!(said(object, NOBODY, NOBODY, 0o600, &in_namespace()), Refusal, "of whom cannot be told");
+            assert_eq!(said(object, US, NOBODY, 0o700, &in_namespace()), Nothing, "a container's own");
+            assert_eq!(said(object, 0, 0, 0o755, &in_namespace()), Nothing);
+        }
     }
 
     #[test]

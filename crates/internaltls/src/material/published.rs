@@ -92,6 +92,8 @@ struct Halves {
     lists: ListsInForce,
     /// The set before, whose shared keys may still be accepted.
     before: Option<Kept>,
+    /// The CAs that the last new pair took out of use.
+    former: Arc<Vec<Anchor>>,
 }
 
 /// The generation in use, and its halves.
@@ -115,7 +117,7 @@ impl Published {
         Ok(Self {
             current: ArcSwap::from_pointee(generation),
             newest: watch::Sender::new(FIRST),
-            halves: Mutex::new(Halves { pair, lists, before: None }),
+            halves: Mutex::new(Halves { pair, lists, before: None, former: Arc::default() }),
             held_back: ArcSwap::default(),
             around,
         })
@@ -146,6 +148,11 @@ impl Published {
         self.halves().pair.clone()
     }
 
+    /// The CAs that the last new pair took out of use.
+    pub(super) fn former(&self) -> Arc<Vec<Anchor>> {
+        Arc::clone(&self.halves().former)
+    }
+
     /// Serves `pair` with the lists in force. `None`: these are no longer the ones, by their number, that the pair was judged
     /// under; judge it again.
     pub(super) fn publish_pair(&self, pair: Kept, judged_under: u64) -> Result<Option<Replaced>, LoadError> {
@@ -158,6 +165,7 @@ impl Published {
         let same_keys = halves.pair.hashes() == pair.hashes();
         let replaced = std::mem::replace(&mut halves.pair, pair);
         let cas_before = replaced.anchors.clone();
+        halves.former = Arc::new(cas_before.clone());
         if !same_keys {
             halves.before = Some(replaced);
         }
@@ -169,7 +177,7 @@ impl Published {
     /// nothing changes by it.
     pub(super) fn publish_lists(&self, seen: &Seen) -> Result<(Option<Arc<Generation>>, Vec<LoadError>), LoadError> {
         let mut halves = self.halves();
-        let (in_force, findings) = halves.lists.in_force.after(seen, &halves.pair.anchors);
+        let (in_force, findings) = halves.lists.in_force.after(seen, &halves.pair.anchors, &halves.former);
         if in_force == *halves.lists.in_force {
             return Ok((None, findings));
         }

@@ -22,7 +22,7 @@ use super::generation::Purpose;
 use super::permissions::{Object, Offence};
 use super::reader::{self, PATIENCE};
 use super::trusted::{self, FileError, Warning};
-use crate::config::{EdgeMode, Files};
+use crate::config::Files;
 use crate::error::{LoadError, MaterialFile, Part};
 use crate::verify::sha256;
 
@@ -35,6 +35,11 @@ const AT_ONCE: usize = 16;
 const READS: usize = 6;
 /// Between two reads of the set.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// The most files of a folder of CRLs.
+const CRL_FILES: usize = 1_024;
+/// The most bytes that the files of a folder of CRLs have together.
+const CRL_FOLDER_LIMIT: u64 = 4 * CRL_LIMIT;
 
 /// How many bytes a file may have.
 pub(super) const fn limit(part: Part) -> u64 {
@@ -136,7 +141,7 @@ struct Warned(Arc<Mutex<BTreeMap<PathBuf, BTreeSet<Warning>>>>);
 impl Source {
     pub(super) fn of(files: &Files, purpose: &Purpose) -> Result<Self, LoadError> {
         let edge = matches!(purpose, Purpose::Edge { .. });
-        let ca_counts = !matches!(purpose, Purpose::Edge { mode: EdgeMode::Off | EdgeMode::OneWay, .. });
+        let ca_counts = purpose.ca_counts();
         if files.client_cert.is_some() != files.client_key.is_some() {
             return Err(LoadError::HalfAPair);
         }
@@ -249,7 +254,10 @@ impl Source {
         for (file, found) in self.files.iter().zip(found) {
             match found {
                 Ok(Found::File(taken)) => all.push(taken),
-                Ok(Found::Folder(files)) => all.extend(take_folder(&files, &file.path, keep)),
+                Ok(Found::Folder(files, left_out)) => {
+                    all.extend(take_folder(&files, &file.path, keep));
+                    all.extend(left_out.into_iter().map(Err));
+                }
                 Err(error) => all.push(Err(error)),
             }
         }
@@ -365,14 +373,15 @@ fn is_key(part: Part) -> bool {
 /// What a configured path led to.
 enum Found {
     File(Result<Taken, LoadError>),
-    /// The files of a folder of CRLs.
-    Folder(Vec<MaterialFile>),
+    /// The files of a folder of CRLs, and what is not read of it.
+    Folder(Vec<MaterialFile>, Vec<LoadError>),
 }
 
 /// Reads one configured path, or lists it where it is a folder of CRLs. May hang.
 fn look(file: &MaterialFile, keep: Keep) -> Result<Found, LoadError> {
     if file.part == Part::Crl && file.path.is_dir() {
-        return list(file).map(Found::Folder);
+        let (files, left_out) = bounded(file, list(file)?);
+        return Ok(Found::Folder(files, left_out));
     }
     Ok(Found::File(take_one(file.clone(), &file.path, keep)))
 }
@@ -413,6 +422,30 @@ fn ask_each<T: Send + 'static>(
         asked.wait_on(deadline).map_err(|none| of(file, trusted::unanswered_at(&file.path, none)))?
     };
     files.iter().zip(asked).map(answer).collect()
+}
+
+/// What of a folder is read, in the order of names, and what is left out. The smallest files first: who fills the folder with
+/// large ones keeps no other's list out. May hang.
+fn bounded(folder: &MaterialFile, files: Vec<MaterialFile>) -> (Vec<MaterialFile>, Vec<LoadError>) {
+    let size = |file: &MaterialFile| fs::metadata(&file.path).map_or(0, |metadata| metadata.len());
+    let mut files: Vec<_> = files.into_iter().map(|file| (size(&file), file)).collect();
+    files.sort_by(|(a, one), (b, other)| (a, &one.path).cmp(&(b, &other.path)));
+    let beyond = files.split_off(files.len().min(CRL_FILES));
+    let (mut room, mut read, mut left_out) = (CRL_FOLDER_LIMIT, Vec::new(), Vec::new());
+    for (size, file) in files {
+        if let Some(left) = room.checked_sub(size) {
+            room = left;
+            read.push(file);
+        } else {
+            let what = "the files of its folder have more than 256 MiB together";
+            left_out.push(LoadError::TooManyCrls { file, what });
+        }
+    }
+    if !beyond.is_empty() {
+        left_out.push(LoadError::TooManyCrls { file: folder.clone(), what: "the folder holds more than 1,024 files" });
+    }
+    read.sort_by(|one, other| one.path.cmp(&other.path));
+    (read, left_out)
 }
 
 fn take_one(file: MaterialFile, configured: &Path, keep: Keep) -> Result<Taken, LoadError> {
@@ -526,6 +559,28 @@ mod tests {
                 (taken, first) => prop_assert!(false, "{:?} of {:?}", taken.is_ok(), first),
             }
         }
+    }
+
+    #[test]
+    fn a_folder_of_crls_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = MaterialFile { part: Part::Crl, path: dir.path().to_owned(), edge: false };
+        let read = || Source { files: vec![folder.clone()], warned: Warned::default() }.each(Keep::Hashes);
+        let names = |each: &Each| -> Vec<_> {
+            each.taken.iter().map(|taken| taken.file.path.file_name().unwrap().to_owned()).collect()
+        };
+        // Sparse: nothing is on the disk but a length, and what is beyond the bound is not read.
+        let large = |name: &str, size| fs::File::create(dir.path().join(name)).unwrap().set_len(size).unwrap();
+        large("a", CRL_FOLDER_LIMIT);
+        fs::write(dir.path().join("b"), "small").unwrap();
+        let each = read();
+        assert_eq!(names(&each), ["b"]);
+        assert!(each.errors.len() == 1 && each.errors[0].to_string().contains("256 MiB"), "{:?}", each.errors);
+        fs::remove_file(dir.path().join("a")).unwrap();
+        (0..CRL_FILES).for_each(|at| fs::write(dir.path().join(format!("a{at}")), "larger").unwrap());
+        let each = read();
+        assert!(names(&each).contains(&"b".into()) && each.taken.len() == CRL_FILES);
+        assert!(each.errors.len() == 1 && each.errors[0].to_string().contains("1,024 files"), "{:?}", each.errors);
     }
 
     #[test]

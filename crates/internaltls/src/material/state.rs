@@ -3,7 +3,7 @@
 //! 1. The folder is one process's: two must not share it. It is made, 0700, when there is something to keep; nothing is
 //!    written where no list is configured.
 //! 2. A file `in-force` names what is in force: distrust entries, and CRLs by the SHA-256 of their encoding; each CRL is
-//!    a file of its own. The last line is the SHA-256 of all before it.
+//!    a file of its own, with the key of the CA that was seen to have signed it. The last line is the SHA-256 of all before it.
 //! 3. A file is written beside, synchronised and renamed over, the folder is synchronised, and what nothing names any more is
 //!    removed last: at every moment the folder holds what was in force before or what is now, whole.
 //! 4. It is read at start alone. Others could let the distrusted in by it, so that it passes the checks of an order: ours or
@@ -55,8 +55,12 @@ impl StateFolder {
             match Line::of(line).ok_or_else(|| self.damaged(&path, "a line cannot be read"))? {
                 Line::Key(hash) => _ = distrust.keys.insert(hash),
                 Line::Certificate(hash) => _ = distrust.certificates.insert(hash),
-                Line::Crl { sha256, anchor } => {
-                    state.crls.push(CrlInForce { crl: Arc::new(self.crl(&sha256)?), anchor });
+                Line::Crl { sha256, anchor, prover } => {
+                    let crl = self.crl(&sha256)?;
+                    if let Some(key) = prover {
+                        crl.set_prover(key);
+                    }
+                    state.crls.push(CrlInForce::of(Arc::new(crl), anchor));
                 }
             }
         }
@@ -137,9 +141,10 @@ fn text(state: &InForce) -> String {
     let mut text = format!("{FIRST_LINE}\n");
     state.distrust.keys.iter().for_each(|hash| text.push_str(&format!("spki {}\n", hex(hash))));
     state.distrust.certificates.iter().for_each(|hash| text.push_str(&format!("cert {}\n", hex(hash))));
-    for CrlInForce { crl, anchor } in &state.crls {
+    for CrlInForce { crl, anchor, prover } in &state.crls {
         let anchor = anchor.as_ref().map_or_else(|| "-".to_owned(), hex);
-        text.push_str(&format!("crl {} {anchor}\n", hex(&crl.sha256)));
+        let prover = prover.as_ref().map(|key| format!(" {}", hex(key))).unwrap_or_default();
+        text.push_str(&format!("crl {} {anchor}{prover}\n", hex(&crl.sha256)));
     }
     let sum = hex(&sha256(text.as_bytes()));
     text.push_str(&format!("sha256 {sum}\n"));
@@ -165,7 +170,7 @@ fn verified(bytes: &[u8]) -> Result<&str, Damage> {
 enum Line {
     Key([u8; 32]),
     Certificate([u8; 32]),
-    Crl { sha256: [u8; 32], anchor: Option<[u8; 32]> },
+    Crl { sha256: [u8; 32], anchor: Option<[u8; 32]>, prover: Option<[u8; 32]> },
 }
 
 impl Line {
@@ -174,10 +179,16 @@ impl Line {
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["spki", key] => hash(key).map(Self::Key),
             ["cert", certificate] => hash(certificate).map(Self::Certificate),
-            ["crl", list, "-"] => hash(list).map(|sha256| Self::Crl { sha256, anchor: None }),
-            ["crl", list, anchor] => Some(Self::Crl { sha256: hash(list)?, anchor: Some(hash(anchor)?) }),
+            ["crl", list, anchor] => Self::crl(list, anchor, None),
+            ["crl", list, anchor, prover] => Self::crl(list, anchor, Some(hash(prover)?)),
             _ => None,
         }
+    }
+
+    fn crl(list: &str, anchor: &str, prover: Option<[u8; 32]>) -> Option<Self> {
+        let hash = |text: &str| from_hex(text.as_bytes());
+        let anchor = if anchor == "-" { None } else { Some(hash(anchor)?) };
+        Some(Self::Crl { sha256: hash(list)?, anchor, prover })
     }
 }
 
@@ -191,10 +202,13 @@ mod tests {
 
     fn state() -> InForce {
         let list = ca("a CA").list(&draft(3, &[7]));
+        let proven = ca("one below").list(&draft(2, &[]));
+        proven.set_prover([8; 32]);
         let distrust = Distrust { keys: [[1; 32], [2; 32]].into(), certificates: [[2; 32]].into() };
         let crls = vec![
-            CrlInForce { crl: list, anchor: Some([9; 32]) },
-            CrlInForce { crl: ca("another").list(&draft(1, &[])), anchor: None },
+            CrlInForce::of(list, Some([9; 32])),
+            CrlInForce::of(ca("another").list(&draft(1, &[])), None),
+            CrlInForce::of(proven, None),
         ];
         InForce { distrust: Arc::new(distrust), crls, crl_path: None }
     }
@@ -223,10 +237,11 @@ mod tests {
         assert!(folder.load().unwrap().is_none() && !folder.path().exists(), "nothing is made to look");
         let state = state();
         folder.save(&state).unwrap();
-        assert!(folder.load().unwrap() == Some(state.clone()));
+        let loaded = folder.load().unwrap().unwrap();
+        assert!(loaded == state && loaded.provers().eq([None, None, Some([8; 32])]));
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         assert_eq!([mode(folder.path()), mode(&folder.path().join(NAME))], [0o700, 0o600]);
-        assert_eq!(names(&folder), 3);
+        assert_eq!(names(&folder), 4);
         let less = InForce { crls: state.crls[..1].to_vec(), ..InForce::default() };
         folder.save(&less).unwrap();
         assert!(folder.load().unwrap() == Some(less));
@@ -242,7 +257,7 @@ mod tests {
         fs::write(folder.path().join("0123.crl"), "half").unwrap();
         assert!(folder.load().unwrap() == Some(state.clone()));
         folder.save(&state).unwrap();
-        assert_eq!(names(&folder), 3, "leftovers are removed");
+        assert_eq!(names(&folder), 4, "leftovers are removed");
     }
 
     #[test]
@@ -296,6 +311,30 @@ mod tests {
             chmod(&path, good);
         }
         folder.load().unwrap();
+    }
+
+    /// Only root can give a folder to somebody else: elsewhere `permissions` alone is tested.
+    #[test]
+    fn a_folder_of_somebody_else_is_refused() {
+        let (dir, folder) = folder();
+        folder.save(&state()).unwrap();
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let owner = |path: &Path, uid| std::os::unix::fs::chown(path, Some(uid), None).unwrap();
+        owner(dir.path(), 4_711);
+        folder.load().unwrap();
+        for path in [folder.path().to_owned(), folder.path().join(NAME)] {
+            owner(&path, 4_711);
+            let told = error(&folder);
+            assert!(matches!(told, LoadError::StateFile { .. }) && chain(&told).contains("chown"), "{}", chain(&told));
+            owner(&path, 0);
+        }
+        fs::remove_file(folder.path().join(NAME)).unwrap();
+        owner(folder.path(), 4_711);
+        assert!(matches!(error(&folder), LoadError::StateFile { .. }), "before the first state is in it");
+        fs::remove_dir_all(folder.path()).unwrap();
+        assert!(folder.load().unwrap().is_none(), "what is above is only warned of");
     }
 
     #[test]

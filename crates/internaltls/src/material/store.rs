@@ -42,7 +42,7 @@ use crate::connections::{Connection, Registry};
 use crate::error::LoadError;
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
-use crate::verify::{Crl, KeyRing, Notices, Origin, SharedKey};
+use crate::verify::{Crl, KeyRing, Lists, Notices, Origin, SharedKey};
 
 /// What a look at the files brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +191,7 @@ impl Store {
             leaf: LeafStatus::of(&generation.leaf, now),
             client_leaf: generation.client_leaf.as_ref().map(|leaf| LeafStatus::of(leaf, now)),
             cas: anchors.iter().map(|anchor| CaStatus::of(anchor, now)).collect(),
-            crls: current(&lists.crls).map(crl).collect(),
+            crls: current(lists).map(crl).collect(),
             lists: ListsStatus::of(&lists.distrust, &self.lists.findings(), self.lists.folder()),
             last_reload: summary.last,
             differs_since: summary.differs_since,
@@ -267,7 +267,8 @@ impl Store {
             lists_watch.arm(&lists_paths);
         }
         let snapshot = pair_source.read()?;
-        let folder = state.map(StateFolder::new);
+        // Without CAs every CRL would seem to be of one that has left: the state waits for a start that asks for certificates.
+        let folder = state.filter(|_| around.purpose.ca_counts()).map(StateFolder::new);
         let anchors = bundle(&snapshot)?;
         let first = FirstLists::read(lists_source.as_ref(), folder.as_ref(), Some(&pair_source), &anchors)?;
         let Prepared { kept, .. } = prepare(&snapshot, &first.in_force, &around, None, 1)?;
@@ -350,10 +351,12 @@ impl Store {
     }
 }
 
-/// Lists of intermediates are kept beside those that take their place, which is nothing to raise an alarm about.
-fn current(crls: &[Arc<Crl>]) -> impl Iterator<Item = &Crl> {
-    let yields = |crl: &Crl| crls.iter().any(|other| crl.yields_to(other));
-    crls.iter().map(|crl| &**crl).filter(move |crl| !yields(crl))
+/// Lists of intermediates are kept beside those that take their place, which is nothing to raise an alarm about. What nobody is
+/// known to have signed takes no proven one's place.
+fn current(lists: &Lists) -> impl Iterator<Item = &Crl> {
+    let replaces = |other: &Crl, crl: &Crl| crl.yields_to(other) && (lists.is_proven(other) || !lists.is_proven(crl));
+    let yields = move |crl: &Crl| lists.crls.iter().any(|other| replaces(other, crl));
+    lists.crls.iter().map(|crl| &**crl).filter(move |crl| !yields(crl))
 }
 
 /// On a thread of its own: a runtime that shuts down would wait for one of `spawn_blocking`, however long it blocks.

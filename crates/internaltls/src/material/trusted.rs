@@ -7,6 +7,7 @@
 //! 2. A FIFO, a device, a socket or a folder is an error that says so. None of them is opened.
 //! 3. A file system that does not answer is an error after three seconds, and at once from then on, until it answers. One that
 //!    is slow, and brings some bytes every three seconds, has a minute for a file.
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,7 +17,7 @@ use std::time::SystemTime;
 use rustix::fs::{FileType, Stat};
 use zeroize::Zeroizing;
 
-use super::hops::{Way, walk};
+use super::hops::{Folder, Way, walk};
 use super::permissions::{Object, Owned, Who, judge};
 use super::reader::{self, Unanswered};
 use crate::clock::rfc3339;
@@ -207,9 +208,15 @@ fn unreadable(path: &Path, source: io::Error, stat: Option<&Stat>, who: &Who) ->
 /// Judges the folders and symlinks on the way.
 fn judge_way(path: &Path, way: &Way, object: Object, who: &Who) -> Result<Vec<Warning>, FileError> {
     let mut warnings = Vec::new();
+    // Where the file lies, or would if it were there. A folder that is not there yet will be made by us.
+    let reached = |folder: &Folder| way.end.is_ok() || folder.names.last().map(OsString::as_os_str) == path.file_name();
+    let last = way.folders.last().filter(|folder| folder.holds && reached(folder));
     for folder in &way.folders {
-        let strict = folder.holds && matches!(object, Object::Key | Object::Order);
-        let kind = if strict { Object::KeyFolder } else { Object::Folder };
+        let kind = match object {
+            Object::Order if last.is_some_and(|last| std::ptr::eq(last, folder)) => Object::OrderFolder,
+            Object::Key | Object::Order if folder.holds => Object::KeyFolder,
+            _ => Object::Folder,
+        };
         warnings.extend(judged(path, &folder.path, kind, owned(&folder.stat), who)?);
     }
     for link in &way.links {

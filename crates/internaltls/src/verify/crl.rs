@@ -4,12 +4,14 @@
 //!    understood, in the list and in each entry. What it keeps to itself is read beside it.
 //! 2. Serial numbers lie sorted in one allocation: some 20 bytes an entry, and a look-up costs the same for 10 entries and
 //!    for 100,000.
-//! 3. A signature over megabytes is verified once for each key, not at each look-up. What was found is remembered for a few
+//! 3. Which CA below an anchor signed it is known only when a verified path leads through that CA: then it is taken down, and
+//!    the list is proven.
+//! 4. A signature over megabytes is verified once for each key, not at each look-up. What was found is remembered for a few
 //!    keys; only keys that our anchors vouch for are asked about.
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use webpki::{BorrowedCertRevocationList, CertRevocationList};
@@ -52,6 +54,7 @@ pub(crate) struct Crl {
     der: Box<[u8]>,
     signed: Signed,
     proven: Mutex<VecDeque<([u8; 32], bool)>>,
+    prover: OnceLock<[u8; 32]>,
 }
 
 /// The number of a list (section 5.2.3), big-endian without leading zeros.
@@ -128,6 +131,7 @@ impl Crl {
             serials,
             signed: parts.signed,
             proven: Mutex::default(),
+            prover: OnceLock::new(),
             der: der.into_boxed_slice(),
         })
     }
@@ -217,6 +221,17 @@ impl Crl {
         }
         proven.push_back((ca.spki_sha256, signed));
         signed
+    }
+
+    /// Takes down that a CA below an anchor of ours, of a path that was verified, signed it: the SHA-256 of the CA's SPKI.
+    pub(crate) fn set_prover(&self, spki_sha256: [u8; 32]) {
+        // One key alone signed it.
+        let _ = self.prover.set(spki_sha256);
+    }
+
+    /// The key that [`Self::set_prover`] took down.
+    pub(crate) fn prover(&self) -> Option<[u8; 32]> {
+        self.prover.get().copied()
     }
 
     #[cfg(test)]

@@ -16,6 +16,7 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, Verifie
 
 use super::chain::{Chain, INTERMEDIATES};
 use super::constraints::{self, CaUsage};
+use super::crl::Crl;
 use super::facts::CertificateFacts;
 use super::outline::Outline;
 use super::revocation::{self, Link};
@@ -148,7 +149,7 @@ impl<'a> Search<'a> {
         if above.iter().chain([&anchor.facts]).any(|ca| lists.distrusts(ca)) {
             return Err(Reason::Distrusted);
         }
-        let revocation = self.revocation(&above, anchor);
+        let revocation = self.revocation(&above, anchor, verified.is_ok());
         if revocation == Err(Reason::Revoked) {
             return Err(Reason::Revoked);
         }
@@ -198,20 +199,23 @@ impl<'a> Search<'a> {
     }
 
     /// What the lists say of each certificate of the path below its anchor.
-    fn revocation(&self, above: &[CertificateFacts], anchor: &Anchor) -> Result<(), Reason> {
+    fn revocation(&self, above: &[CertificateFacts], anchor: &Anchor, verified: bool) -> Result<(), Reason> {
         let certificates = [self.asked.facts].into_iter().chain(above);
         let issuers = above.iter().chain([&anchor.facts]);
         let links: Vec<_> =
             certificates.zip(issuers).map(|(certificate, issuer)| Link { certificate, issuer }).collect();
+        if verified {
+            revocation::prove(&self.trust.lists, &links);
+        }
         revocation::check(&self.trust.lists, &links, self.asked.now)
     }
 
-    /// Whether a list in the name of the leaf's issuer names the leaf, whose CA may have left the bundle. Asked only of one
-    /// that is refused already.
+    /// Whether a list that a CA of ours signed names the leaf, by the name of its issuer: the CA may have left the bundle. A
+    /// list that nobody is known to have signed says nothing. Asked only of a leaf that is refused already.
     fn is_listed(&self) -> bool {
-        let leaf = self.asked.facts;
-        let crls = &self.trust.lists.crls;
-        crls.iter().any(|crl| crl.issuer_der == leaf.issuer_der && crl.lists(&leaf.raw_serial))
+        let (leaf, lists) = (self.asked.facts, &self.trust.lists);
+        let names = |crl: &Crl| crl.issuer_der == leaf.issuer_der && crl.lists(&leaf.raw_serial);
+        lists.crls.iter().any(|crl| names(crl) && lists.is_proven(crl))
     }
 }
 

@@ -3,7 +3,8 @@
 //! 1. Each certificate of a path below its anchor needs a list of the very key that signed it: two CAs may share a name.
 //!    Without one its state is unknown, and unknown is refused.
 //! 2. Who is listed is revoked, whatever the age of the list, and whatever is missing for another certificate of the path.
-//! 3. Of the lists of one key and scope the one of the highest rank counts (see [`Crl::rank`]); where two share the rank,
+//! 3. A list in the name of a CA is no word of that CA: which it signed is taken down ([`prove`]) where a path is verified.
+//! 4. Of the lists of one key and scope the one of the highest rank counts (see [`Crl::rank`]); where two share the rank,
 //!    entries of both count.
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,12 +25,19 @@ pub(crate) struct Lists {
     pub(crate) grace: Duration,
     /// Keys and certificates that an operator listed.
     pub(crate) distrust: Arc<Distrust>,
+    /// The lists that an anchor signed, also one that has left: by the SHA-256 of their encoding.
+    pub(crate) of_anchors: Arc<BTreeSet<[u8; 32]>>,
 }
 
 impl Lists {
     /// Whether the distrust list names the certificate or its key.
     pub(crate) fn distrusts(&self, certificate: &CertificateFacts) -> bool {
         self.distrust.names(certificate)
+    }
+
+    /// Whether a CA of ours, an anchor or one below it, was seen to have signed the list.
+    pub(crate) fn is_proven(&self, crl: &Crl) -> bool {
+        crl.prover().is_some() || self.of_anchors.contains(&crl.sha256)
     }
 }
 
@@ -87,6 +95,16 @@ pub(crate) fn check(lists: &Lists, links: &[Link<'_>], now: SystemTime) -> Resul
         }
     }
     refused.filter(|_| lists.crls_required).map_or(Ok(()), Err)
+}
+
+/// Takes down which lists the CAs below the anchor signed. For a path that is verified: on another anybody may be a CA.
+pub(crate) fn prove(lists: &Lists, links: &[Link<'_>]) {
+    let below_anchor = links.split_last().map_or(&[][..], |(_, below)| below);
+    for issuer in below_anchor.iter().map(|link| link.issuer) {
+        let may_sign = issuer.key_usage.is_none_or(|usage| usage.crl_sign);
+        let unproven = lists.crls.iter().filter(|crl| may_sign && crl.prover().is_none());
+        unproven.filter(|crl| crl.is_signed_by(issuer)).for_each(|crl| crl.set_prover(issuer.spki_sha256));
+    }
 }
 
 /// A list that is late may come; one that never was is graver.

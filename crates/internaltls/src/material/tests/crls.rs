@@ -165,6 +165,45 @@ async fn the_list_of_an_intermediate_is_asked_too() {
     assert!(matches!(&told, Reason::StaleCrl { issuer, .. } if issuer == "CN=middle"), "{told:?}");
 }
 
+/// Anybody can write a list in any name: it makes no revocation of what is refused anyway.
+#[tokio::test]
+async fn a_list_that_no_ca_of_ours_signed_says_nothing() {
+    let stage = Stage::new();
+    let stranger = authority("stranger");
+    let leaf = stranger.node("proxy", "p");
+    let lists = format!("{}{}", stranger.crl(&[serial(&leaf)], stage.due), stage.ca.crl(&[], stage.due));
+    stage.folder.put("crl.pem", lists);
+    let store = stage.open().await.unwrap();
+    assert_eq!(vouch(&store, std::slice::from_ref(&leaf.der)), Err(Reason::UnknownIssuer));
+}
+
+/// Whichever of the two is seen first.
+#[tokio::test]
+async fn invariant_5_a_leaf_revoked_as_its_ca_leaves_is_revoked() {
+    for lists_first in [true, false] {
+        let stage = Stage::new();
+        let leaving = authority("leaving");
+        let leaf = leaving.node("proxy", "p");
+        let lists = |listed: &[Vec<u8>]| {
+            let of_leaving = leaving.numbered_crl(if listed.is_empty() { 1 } else { 2 }, listed, stage.due);
+            format!("{of_leaving}{}", stage.ca.crl(&[], stage.due))
+        };
+        stage.folder.put("ca.pem", format!("{}{}", stage.ca.pem, leaving.pem));
+        stage.folder.put("crl.pem", lists(&[]));
+        let store = stage.open().await.unwrap();
+        vouch(&store, std::slice::from_ref(&leaf.der)).unwrap();
+        stage.folder.put("ca.pem", &stage.ca.pem);
+        stage.folder.put("crl.pem", lists(&[serial(&leaf)]));
+        if !lists_first {
+            store.look_at_pair().await.unwrap();
+        }
+        let _ = store.look_at_lists().await;
+        store.look_at_pair().await.unwrap();
+        assert_eq!(store.status().cas.len(), 1);
+        assert_eq!(vouch(&store, std::slice::from_ref(&leaf.der)), Err(Reason::Revoked), "{lists_first}");
+    }
+}
+
 /// As after a roll-over by the same scripts: webpki alone would ask one list for both.
 #[tokio::test]
 async fn of_two_cas_of_one_name_each_is_asked_for_its_own() {

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use super::issue::*;
 use crate::clock::{Clock as _, SystemClock, TestClock};
-use crate::config::{Files, Reload};
+use crate::config::{EdgeMode, Files, Reload};
 use crate::error::{LoadError, Reason};
 use crate::foreign::chain;
-use crate::material::{Reloaded, Store};
+use crate::material::{Purpose, Reloaded, Store};
 use crate::telemetry::Telemetry;
 use crate::verify::{CertificateFacts, PeerSide};
 
@@ -62,10 +62,19 @@ impl Stage {
         self.folder.path("data/state")
     }
 
-    async fn start_with(&self, files: Files) -> Result<Arc<Store>, LoadError> {
+    async fn start_as(&self, purpose: Purpose, files: Files) -> Result<Arc<Store>, LoadError> {
         let reload = Reload { watch: false, crl_grace: HOUR, ..quick() };
-        let (purpose, state, telemetry) = (mesh("proxy", "proxy-1"), Some(self.state()), Arc::new(Telemetry::new()));
+        let (state, telemetry) = (Some(self.state()), Arc::new(Telemetry::new()));
         Store::open_with_state(purpose, files, None, state, reload, self.clock.clone(), telemetry).await
+    }
+
+    async fn start_with(&self, files: Files) -> Result<Arc<Store>, LoadError> {
+        self.start_as(mesh("proxy", "proxy-1"), files).await
+    }
+
+    async fn start_edge(&self, mode: EdgeMode) -> Arc<Store> {
+        let files = Files { client_cert: None, client_key: None, ..self.files() };
+        self.start_as(edge(mode, false), files).await.unwrap()
     }
 
     async fn start(&self) -> Result<Arc<Store>, LoadError> {
@@ -350,6 +359,65 @@ async fn a_crl_waits_for_its_ca_and_leaves_with_it() {
     look(&store).await;
     assert_eq!(signers(&store), [of("next ca", "in-use")]);
     nothing_found(&store);
+}
+
+/// Who can write the folder of CRLs, and has no key: also over a restart.
+#[tokio::test]
+async fn invariant_5_forged_lists_of_an_intermediate_push_nothing_out() {
+    let stage = Stage::new();
+    let middle = stage.ca.intermediate("middle");
+    let peer = middle.node("proxy", "p");
+    let list = |number, listed: &[Vec<u8>]| middle.numbered_crl(number, listed, stage.clock.now() + HOUR);
+    let forged = |number| {
+        // The last line but one is of the signature.
+        let mut lines: Vec<_> = list(number, &[]).lines().map(str::to_owned).collect();
+        let at = lines.len() - 2;
+        let other = if lines[at].starts_with('A') { "B" } else { "A" };
+        lines[at].replace_range(..1, other);
+        lines.join("\n") + "\n"
+    };
+    let seen = |store: &Store| {
+        let chain = [peer.der.clone(), middle.der.clone()];
+        store.current().vouch(&chain, PeerSide::Client, None).map_or_else(|error| error.label(), |_| "good")
+    };
+    stage.folder.put("crls/2.pem", list(5, &[facts(&peer).raw_serial]));
+    let store = stage.start().await.unwrap();
+    assert_eq!(seen(&store), "revoked");
+    look(&store).await;
+    drop(store);
+    stage.folder.put("crls/2.pem", [9, 10, 11].map(forged).concat());
+    let store = stage.start().await.unwrap();
+    let issuers: Vec<_> = store.status().crls.into_iter().map(|crl| crl.issuer).collect();
+    assert_eq!(issuers, ["CN=middle", "CN=middle", "CN=mesh ca"], "the proven one, and the highest of the others");
+    fs::remove_file(stage.folder.path("crls/2.pem")).unwrap();
+    look(&store).await;
+    drop(store);
+    stage.folder.put("crls/2.pem", list(3, &[]));
+    for _ in 0..2 {
+        let store = stage.start().await.unwrap();
+        assert_eq!(seen(&store), "revoked", "an older list is played back");
+        look(&store).await;
+        assert_eq!(seen(&store), "revoked");
+    }
+}
+
+/// Where clients show no certificate no list counts; what was in force is for the next start that asks for one.
+#[tokio::test]
+async fn invariant_5_a_start_without_client_certificates_forgets_nothing() {
+    let stage = Stage::new();
+    stage.crl("1", 2, &[0]);
+    stage.distrust(&[format!("spki:{}", stage.key(1))]);
+    let expected = ["revoked", "distrusted", "good"];
+    let two_way = stage.start_edge(EdgeMode::TwoWay).await;
+    assert_eq!(stage.seen(&two_way), expected);
+    drop(two_way);
+    let one_way = stage.start_edge(EdgeMode::OneWay).await;
+    look(&one_way).await;
+    drop(one_way);
+    stage.crl("1", 1, &[]);
+    stage.folder.put("distrust", "");
+    let two_way = stage.start_edge(EdgeMode::TwoWay).await;
+    assert_eq!(stage.seen(&two_way), expected, "an older list is played back");
 }
 
 #[tokio::test]
