@@ -4,5 +4,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    node::signals::outlive_hangup();
     coordinator::main_with(&coordinator::Args::parse())
 }

@@ -13,5 +13,6 @@ struct CommandLine {
 }
 
 fn main() -> ExitCode {
+    node::signals::outlive_hangup();
     data_node::main_with(&CommandLine::parse().args)
 }

@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use internaltls::foreign;
 use serde::{Deserialize, Serialize};
 
 use crate::certs::folder;
@@ -77,9 +78,22 @@ impl Cluster {
             }
             read => read.with_context(|| format!("could not read {}", path.display()))?,
         };
-        serde_json::from_slice(&text).with_context(|| {
-            format!("{} is not a file of `meshctl up`; stop the cluster and start it again", path.display())
-        })
+        let not_ours =
+            || format!("{} is not a file of `meshctl up`; stop the cluster and start it again", path.display());
+        let cluster: Self = serde_json::from_slice(&text)
+            .map_err(|error| anyhow::Error::msg(foreign::cause(&error.to_string())))
+            .with_context(not_ours)?;
+        ensure!(cluster.is_plain(), "{}: it holds control characters, or a name that is too long", not_ours());
+        Ok(cluster)
+    }
+
+    /// Whether all of it can be shown as it is. The folder may be another user's.
+    fn is_plain(&self) -> bool {
+        let named = self.processes.iter().flat_map(|p| [&p.role, &p.node, &p.internal, &p.health, &p.management]);
+        let edge = &self.edge;
+        let paths = [&self.certs, &edge.ca, &edge.cert, &edge.key].into_iter().flatten();
+        named.chain([&edge.grpc, &edge.rest]).all(|text| foreign::name(text) == *text)
+            && paths.map(|path| path.to_string_lossy()).all(|text| foreign::cause(&text) == *text)
     }
 
     /// Says that it is up.
@@ -92,7 +106,9 @@ impl Cluster {
         text.push(b'\n');
         let failed =
             || format!("could not write {}; check that the folder is yours and the disk has room", path.display());
-        let mut file = File::create(&fresh).with_context(failed)?;
+        // Left by a run that was killed, or a link of somebody else's, which must not be followed.
+        let _ = fs::remove_file(&fresh);
+        let mut file = File::create_new(&fresh).with_context(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).with_context(failed)?;
         fs::rename(&fresh, &path).with_context(failed)?;
         folder::sync(dir)
@@ -107,6 +123,39 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_that_would_write_to_the_terminal_is_refused() {
+        let process = |node: &str| {
+            serde_json::json!({"role": "proxy", "node": node, "pid": 1, "internal": "127.0.0.1:1",
+                "health": "127.0.0.1:2", "management": "127.0.0.1:3"})
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let read = |node: &str, certs: &str| {
+            let edge = serde_json::json!({"grpc": "a:1", "rest": "a:1", "tls_mode": 0});
+            let whole = serde_json::json!({"processes": [process(node)], "edge": edge, "certs": certs});
+            fs::write(dir.path().join(NAME), whole.to_string()).unwrap();
+            Cluster::read(dir.path()).map(drop).map_err(|error| format!("{error:#}"))
+        };
+        read("proxy-1", "/a/b").unwrap();
+        for (node, certs) in [("\u{1b}]0;owned\u{7}", "/a"), (&"x".repeat(70_000), "/a"), ("proxy-1", "/a\n/b")] {
+            let error = read(node, certs).unwrap_err();
+            assert!(error.contains("start it again") && !error.contains(char::is_control), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_replaced_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join(".cluster.json.new")).unwrap();
+        let edge = Edge { grpc: "a:1".into(), rest: "a:1".into(), tls_mode: 0, ca: None, cert: None, key: None };
+        let cluster = Cluster { processes: Vec::new(), edge, certs: None };
+        cluster.write(dir.path()).unwrap();
+        assert_eq!(Cluster::read(dir.path()).unwrap(), cluster);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
 
     /// The parser's own limit on depth is on, here and for every other document that this program reads.
     #[test]

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use internaltls::foreign;
 
 use crate::http;
 
@@ -50,7 +51,7 @@ pub(crate) fn as_curl(arguments: &[String]) -> anyhow::Result<ExitCode> {
         format!("`curl {flag} {url}`: of curl there is `curl -f http://HOST:PORT/healthz` here, and no more")
     })?;
     let (code, body) = ask(address, &format!("/{path}"))?;
-    crate::note(&String::from_utf8_lossy(&body));
+    crate::note(&foreign::cause(String::from_utf8_lossy(&body).trim()));
     Ok(if code < 400 { ExitCode::SUCCESS } else { ExitCode::from(NOT_READY) })
 }
 
@@ -64,8 +65,10 @@ fn reasons(said: &str) -> String {
     let listed = serde_json::from_str::<serde_json::Value>(said).ok();
     let listed = listed.as_ref().and_then(|value| value["reasons"].as_array());
     match listed {
-        Some(reasons) => reasons.iter().filter_map(|reason| reason.as_str()).collect::<Vec<_>>().join("; "),
-        None => said.trim().to_owned(),
+        Some(reasons) => {
+            foreign::cause(&reasons.iter().filter_map(|reason| reason.as_str()).collect::<Vec<_>>().join("; "))
+        }
+        None => foreign::cause(said.trim()),
     }
 }
 
@@ -97,6 +100,14 @@ mod tests {
         assert_eq!(ready.run().unwrap(), ExitCode::SUCCESS);
         let waiting = Args { address: answering("503 Service Unavailable", WAITS) };
         assert_eq!(waiting.run().unwrap_err().to_string(), "not ready: peer: refused; shutdown: ending");
+    }
+
+    #[test]
+    fn what_a_process_says_cannot_steer_the_terminal() {
+        for said in ["\u{1b}]0;owned\u{7}\nx".to_owned(), r#"{"reasons":["\u001b]0;owned\u0007\nx"]}"#.to_owned()] {
+            assert_eq!(reasons(&said), "\\u{1b}]0;owned\\u{7}\\u{a}x");
+            assert!(reasons(&"x".repeat(70_000)).len() < 5_000);
+        }
     }
 
     #[test]

@@ -25,6 +25,11 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Whether this is to be a process that serves, to which SIGHUP means that its files are to be looked at.
+pub(crate) fn serves(arguments: &[String]) -> bool {
+    arguments.get(1).is_some_and(|word| word == "up" || word == "run")
+}
+
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }

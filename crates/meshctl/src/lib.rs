@@ -62,7 +62,11 @@ enum Command {
 /// Runs what the arguments of this process ask for.
 #[must_use]
 pub fn main() -> ExitCode {
-    match image::run(&image::arguments()) {
+    let arguments = image::arguments();
+    if image::serves(&arguments) {
+        node::signals::outlive_hangup();
+    }
+    match image::run(&arguments) {
         Ok(code) => code,
         Err(error) => node::failed(&error),
     }

@@ -200,6 +200,33 @@ fn pid(number: u32) -> Pid {
     Pid::from_raw(i32::try_from(number).unwrap()).unwrap()
 }
 
+/// The help does not fit the pipe that it is written to, so the process stands where it has read its arguments, and has
+/// neither runtime nor configuration.
+#[test]
+fn hangup_at_the_first_instant_ends_nothing() {
+    use std::io::{Read, Write};
+    for command in ["up", "run"] {
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while writer.write(&[b'.'; 1024]).is_ok() {}
+        while writer.write(b".").is_ok() {}
+        rustix::io::ioctl_fionbio(&writer, false).unwrap();
+        let mut starting = Command::new(env!("CARGO_BIN_EXE_meshctl"));
+        starting.args([command, "--help"]).stdout(writer).stderr(Stdio::inherit());
+        let dir = tempfile::tempdir().unwrap();
+        let process = starting.spawn().unwrap();
+        drop(starting);
+        File::create(dir.path().join("output")).unwrap();
+        let mut running = Running { dir, process };
+        running.listens();
+        running.signal(Signal::HUP);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        assert!(said.contains("Example:"), "{said}");
+        assert_eq!(running.ended(), 0);
+    }
+}
+
 #[test]
 fn hangup_during_start_is_answered_after_it() {
     let mut up = Running::up(&["--data-nodes", "1"]);

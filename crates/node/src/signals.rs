@@ -6,10 +6,11 @@
 //! 3. SIGUSR1 and SIGUSR2 have no meaning. They are logged; their default would end the process without a drain.
 //! 4. SIGPIPE is ignored by Rust's runtime: writing to what nobody reads is an error of that write. SIGQUIT keeps its
 //!    default, an immediate end with a core dump, for whoever debugs.
-//! 5. All of this holds from before the configuration is read until the process has ended, while it starts and while it
+//! 5. SIGHUP does not end a process from the first line of its `main`: see [`outlive_hangup`]. The rest holds from before the configuration is read until the process has ended, while it starts and while it
 //!    drains. A SIGHUP that comes before the files are read for the first time is answered by that; one that comes later in
 //!    the start is answered after it.
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use internaltls::{Edge, LoadError, Mesh};
@@ -26,10 +27,11 @@ pub const SIGNALS: &str = "Signals: SIGHUP looks at the certificate, list and po
 pub struct Terminal([bool; 3]);
 
 impl Terminal {
-    /// To be called before anything else, while the terminal is there.
+    /// To be called before anything else, while the terminal is there. Later calls tell what the first one saw.
     #[must_use]
     pub fn at_start() -> Self {
-        Self(standard_streams())
+        static FIRST: OnceLock<[bool; 3]> = OnceLock::new();
+        Self(*FIRST.get_or_init(standard_streams))
     }
 
     /// Whether it has been closed since. After that SIGHUP means the end, as a shell means it.
@@ -46,6 +48,20 @@ fn lost(was: [bool; 3], is: [bool; 3]) -> bool {
 fn standard_streams() -> [bool; 3] {
     // A terminal that was hung up answers every question with EIO, so it is none any more.
     [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()]
+}
+
+/// From now on SIGHUP does not end this process, which has no runtime yet. To be called first of all.
+///
+/// One that comes before [`listen`] needs no answer: no file has been read by then. Where it came with the end of the
+/// terminal, whoever listens finds [`Terminal::gone`].
+pub fn outlive_hangup() {
+    let _ = Terminal::at_start();
+    // A handler needs a driver to be installed, and stays when that is gone. Where there is no room for one the runtime
+    // proper cannot start either, and says why.
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() {
+        let _within = runtime.enter();
+        let _ = signal(SignalKind::hangup());
+    }
 }
 
 /// A listener to one signal. The process no longer dies of it from now on.
@@ -65,6 +81,10 @@ pub(crate) fn watch(shutdown: CancellationToken) -> anyhow::Result<AbortOnDropHa
     let mut first = listen(SignalKind::user_defined1(), "SIGUSR1")?;
     let mut second = listen(SignalKind::user_defined2(), "SIGUSR2")?;
     Ok(crate::spawn(async move {
+        if terminal.gone() {
+            tracing::info!("the terminal is gone: draining, then ending");
+            shutdown.cancel();
+        }
         loop {
             let name = tokio::select! {
                 _ = term.recv() => "SIGTERM",

@@ -12,5 +12,6 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    node::signals::outlive_hangup();
     proxy::main_with(Cli::parse().args)
 }

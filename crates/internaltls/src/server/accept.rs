@@ -4,7 +4,9 @@
 //!    the kernel's backlog is short, and a client's SYN is not lost in it.
 //! 2. An error of one connection is passed over; a lack of descriptors or memory makes handshakes give way, backs off and
 //!    goes on, up to a second at a time; only a listener that is itself broken ends the loop.
-//! 3. Every error is counted; a second has one line in the log at most.
+//! 3. A connection that took one of the last descriptors, which are [reserved](descriptors) for files and dials, is closed
+//!    at once and counts as a lack of them: no number of peers keeps a list of the distrusted from being read.
+//! 4. Every error is counted; a second has one line in the log at most.
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::gate::{Gate, Permit};
 use super::throttle::Throttle;
 use crate::telemetry::Telemetry;
+use crate::transport::descriptors;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -76,7 +79,7 @@ pub(crate) async fn accept_all(
     let throttle = Throttle::new(Duration::from_secs(1));
     let mut pause = FIRST_PAUSE;
     loop {
-        match source.next().await {
+        match source.next().await.and_then(within_limit) {
             Ok((stream, address)) => {
                 pause = FIRST_PAUSE;
                 take(stream, address, gate.enter(address.ip()));
@@ -95,6 +98,14 @@ pub(crate) async fn accept_all(
             }
         }
     }
+}
+
+/// The connection, or the error that accept will give when the reserve too is used up.
+fn within_limit((stream, address): (TcpStream, SocketAddr)) -> io::Result<(TcpStream, SocketAddr)> {
+    if descriptors::is_reserved(&stream) {
+        return Err(rustix::io::Errno::MFILE.into());
+    }
+    Ok((stream, address))
 }
 
 /// Waits for the pause and says how long the next one is.

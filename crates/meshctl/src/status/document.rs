@@ -1,5 +1,9 @@
 //! The status of a cluster as JSON: `processes` and `connections`.
+//!
+//! What a process tells is foreign text, and it is escaped and cut where it is read: [`Answer::read`].
+use internaltls::foreign;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cluster::Process;
 
@@ -187,6 +191,16 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Reads what a process answered. No string of it can steer a terminal or fill a page.
+    ///
+    /// # Errors
+    /// When it is not the status of a node.
+    pub(super) fn read(body: &[u8]) -> serde_json::Result<Self> {
+        let mut value = serde_json::from_slice(body)?;
+        tame("", &mut value);
+        serde_json::from_value(value)
+    }
+
     /// Apart, and signed; what the process says it is counts, not what was expected at its address.
     pub(super) fn split(self, asked: &Process) -> (ProcessStatus, Vec<Told>) {
         let mut process = self.process;
@@ -196,6 +210,24 @@ impl Answer {
         }
         let sign = |told| Told { told_by: told_by.clone(), ..told };
         (process, self.connections.into_iter().map(sign).collect())
+    }
+}
+
+/// Every string below `key`, escaped and cut. Hex is compared as well as shown and has no bound of its own.
+fn tame(key: &str, value: &mut Value) {
+    match value {
+        Value::String(text) if matches!(key, "der" | "sha256") && text.bytes().all(|b| b.is_ascii_hexdigit()) => {}
+        Value::String(text) => *text = shown(key, text),
+        Value::Array(items) => items.iter_mut().for_each(|item| tame(key, item)),
+        Value::Object(fields) => fields.iter_mut().for_each(|(key, field)| tame(key, field)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn shown(key: &str, text: &str) -> String {
+    match key {
+        "reason" | "not_ready" | "findings" | "force" | "unheeded" | "error" => foreign::cause(text),
+        _ => foreign::name(text),
     }
 }
 

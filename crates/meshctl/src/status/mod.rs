@@ -13,11 +13,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
+use internaltls::foreign;
 use time::OffsetDateTime;
 
 use crate::cluster::{Cluster, Process};
 use crate::operator::Operator;
-use document::{Document, ProcessStatus, Told};
+use document::{Answer, Document, ProcessStatus, Told};
 
 /// The arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -72,13 +73,14 @@ async fn ask(operator: Result<Operator, String>, process: Process) -> (ProcessSt
     };
     match fetched {
         Ok(answer) => answer.split(&process),
-        Err(error) => (ProcessStatus::silent(&process, error), Vec::new()),
+        // It may quote what the process answered.
+        Err(error) => (ProcessStatus::silent(&process, foreign::cause(&error)), Vec::new()),
     }
 }
 
-async fn fetch(operator: &Operator, process: &Process) -> anyhow::Result<document::Answer> {
+async fn fetch(operator: &Operator, process: &Process) -> anyhow::Result<Answer> {
     let (code, body) = operator.get(process, "/status").await?;
     let management = &process.management;
     ensure!(code == 200, "{management}/status answered {code}");
-    serde_json::from_slice(&body).with_context(|| format!("{management}/status is not the status of a node"))
+    Answer::read(&body).with_context(|| format!("{management}/status is not the status of a node"))
 }

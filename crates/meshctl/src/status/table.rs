@@ -7,6 +7,9 @@ use super::document::{Document, Leaf, Lists, ProcessStatus, Reload, Told, Watch}
 /// How much of a serial number is shown: enough to tell two leaves apart.
 const SERIAL: usize = 12;
 
+/// Characters of a cell, the longest name of DNS among them. One process must not push the others' lines off the screen.
+const WIDEST: usize = 253;
+
 /// Both tables, and below them whatever is not as it should be.
 #[must_use]
 pub fn render(document: &Document, now: OffsetDateTime) -> String {
@@ -170,10 +173,20 @@ fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
+/// At most [`WIDEST`] characters, the last of them an ellipsis where something was left out.
+fn cell(text: &str) -> String {
+    if text.chars().count() <= WIDEST {
+        return text.to_owned();
+    }
+    text.chars().take(WIDEST - 1).chain(['…']).collect()
+}
+
 /// Rows under their heads, each column as wide as its widest cell, the last without padding.
 fn columns(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|text| cell(text)).collect()).collect();
     let width = |nth: usize| {
-        rows.iter().filter_map(|row| row.get(nth)).map(String::len).chain([heads[nth].len()]).max().unwrap_or(0)
+        let cells = rows.iter().filter_map(|row| row.get(nth));
+        cells.map(|cell| cell.chars().count()).chain([heads[nth].len()]).max().unwrap_or(0)
     };
     let widths: Vec<_> = (0..heads.len()).map(width).collect();
     let heads: Vec<_> = heads.iter().map(|head| (*head).to_owned()).collect();
@@ -181,7 +194,7 @@ fn columns(heads: &[&str], rows: &[Vec<String>]) -> String {
         let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("  ").trim_end().to_owned() + "\n"
     };
-    std::iter::once(&heads).chain(rows).map(line).collect()
+    std::iter::once(&heads).chain(&rows).map(line).collect()
 }
 
 #[cfg(test)]
@@ -236,6 +249,41 @@ mod tests {
             text.contains("type on its host: echo ab > x/reload-force") && text.contains("it names another set"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn hostile_status_neither_steers_the_terminal_nor_ends_us() {
+        use super::super::document::Answer;
+        let (title, long) = ("\u{1b}]0;owned\u{7}\n\u{9b}31mproxy-9  ready", "x".repeat(70_000));
+        let mut hostile = serde_json::to_value(document()).unwrap();
+        let (mut process, mut told) = (hostile["processes"][0].take(), hostile["connections"][0].take());
+        for field in ["loaded_at", "differs_since", "role", "node"] {
+            process[field] = title.into();
+        }
+        process["not_ready"] = serde_json::json!([title, long]);
+        for (of, field) in [("leaf", "serial"), ("leaf", "not_after"), ("last_reload", "reason"), ("held", "force")] {
+            process[of][field] = title.into();
+        }
+        process["leaf"]["sans"] = serde_json::json!([title, long]);
+        process["watch"]["reason"] = title.into();
+        told["sni"] = long.as_str().into();
+        told["from"] = title.into();
+        told["cipher_suite"] = title.into();
+        told["since"] = title.into();
+        process["connections"] = serde_json::json!([told]);
+        let answer = Answer::read(process.to_string().as_bytes()).unwrap();
+        let edge = serde_json::json!({"role": "proxy", "node": "proxy-1", "pid": 1, "internal": "", "health": "",
+            "management": ""});
+        let (process, told) = answer.split(&serde_json::from_value(edge).unwrap());
+        let mut document = Document::default();
+        document.add(process, told);
+        let told = serde_json::to_string(&document).unwrap();
+        let text = render(&document, OffsetDateTime::UNIX_EPOCH);
+        for shown in [&told, &text] {
+            assert!(!shown.replace('\n', "").contains(char::is_control) && shown.contains("owned"), "{shown}");
+            assert!(!shown.lines().any(|line| line.starts_with("proxy-9") || line.starts_with("\u{9b}")), "{shown}");
+            assert!(shown.len() < 20_000, "{} bytes", shown.len());
+        }
     }
 
     #[test]

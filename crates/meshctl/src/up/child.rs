@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{self, Command, ExitStatus, Stdio};
 
 use anyhow::Context;
+use internaltls::foreign;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::plan::Node;
@@ -88,13 +89,14 @@ pub(super) fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
     let shown = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-    shown.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    shown.iter().map(|line| format!("  {}", foreign::cause(line))).collect::<Vec<_>>().join("\n")
 }
 
 /// The log of the run before is kept beside it.
 fn open_log(path: &Path) -> std::io::Result<File> {
-    if path.exists() {
+    // A link too is put aside, and never followed.
+    if path.symlink_metadata().is_ok() {
         fs::rename(path, path.with_extension("log.1"))?;
     }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
 }

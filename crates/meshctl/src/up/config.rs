@@ -1,4 +1,4 @@
-//! What each node reads: `milvus.yaml`, the user's file as it is (or the reference), and `user.yaml`, ours, over it.
+//! What each node reads: `milvus.yaml`, the user's file as it is (or the reference, all in comments), and `user.yaml`, ours, over it.
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use super::links;
 use super::plan::{Node, Plan, Role};
 use crate::certs::folder;
 
@@ -22,14 +23,22 @@ const MAP: &str = "cluster.dataNodes";
 pub fn write(plan: &Plan) -> anyhow::Result<()> {
     let base = match &plan.base {
         Some(file) => fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?,
-        None => settings::reference(),
+        None => commented(&settings::reference()),
     };
     for node in &plan.nodes {
+        links::refuse(&node.config)?;
         folder::create_private(&node.config)?;
         private(&node.config.join("milvus.yaml"), &base)?;
         private(&node.config.join("user.yaml"), &yaml(&keys(plan, node)))?;
     }
     Ok(())
+}
+
+/// All lines as comments: what equals a default is not said, so that a build that lacks a key still reads the folder.
+fn commented(reference: &str) -> String {
+    let line =
+        |line: &str| if line.is_empty() || line.starts_with('#') { format!("{line}\n") } else { format!("# {line}\n") };
+    reference.lines().map(line).collect()
 }
 
 /// Everything that a node's `user.yaml` says.
@@ -72,7 +81,6 @@ fn decided(plan: &Plan, node: &Node) -> Keys {
         ("common.security.tlsMode", plan.tls_mode.to_string()),
         ("proxy.address", plan.address.to_string()),
         ("proxy.port", plan.grpc.to_string()),
-        ("proxy.internalAddress", loopback()),
         ("coordinator.address", loopback()),
         ("dataNode.address", loopback()),
         ("cluster.coordinator", address_of(plan, Role::Coordinator)),
@@ -83,6 +91,10 @@ fn decided(plan: &Plan, node: &Node) -> Keys {
         ("management.port", node.management.port().to_string()),
         (internal_port_key(node.role), node.internal.port().to_string()),
     ]);
+    // Not set it is proxy.address.
+    if plan.address.to_string() != loopback() || plan.given.contains_key("proxy.internalAddress") {
+        keys.insert("proxy.internalAddress", loopback());
+    }
     if plan.rest != plan.grpc {
         keys.insert("proxy.http.port", plan.rest.to_string());
     }
@@ -151,4 +163,55 @@ fn private(path: &Path, content: &str) -> anyhow::Result<()> {
     opened
         .and_then(|mut file| file.write_all(content.as_bytes()))
         .with_context(|| format!("could not write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use settings::Settings;
+
+    use super::*;
+    use crate::up::{Args, plan::plan, ports::Ports};
+
+    fn planned(dir: &Path, address: [u8; 4], given: Keys) -> Plan {
+        let args = Args {
+            dir: dir.to_owned(),
+            data_nodes: 2,
+            tls_mode: None,
+            config: None,
+            port: None,
+            http_port: None,
+            management_port: None,
+            address: address.into(),
+            free_ports: true,
+        };
+        plan(&args, dir, given, &mut Ports::new(true)).unwrap()
+    }
+
+    /// So a build that lacks a key of this one reads the folder all the same.
+    #[test]
+    fn what_is_written_names_no_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = planned(dir.path(), [127, 0, 0, 1], Keys::new());
+        write(&plan).unwrap();
+        for node in &plan.nodes {
+            let base = fs::read_to_string(node.config.join("milvus.yaml")).unwrap();
+            assert!(base.lines().all(|line| line.is_empty() || line.starts_with('#')), "{base}");
+            let named = settings::named(Some(&node.config), std::iter::empty()).unwrap();
+            let new = ["previousKeySeconds", "statePath", "trialTimeoutSeconds", "maxHalfOpen", "maxPending"];
+            let new = new.iter().chain(&["internalAddress"]);
+            assert!(new.clone().all(|key| named.keys().all(|named| !named.ends_with(key))), "{named:?}");
+            let read = Settings::load_with_env(&node.config, std::iter::empty()).unwrap();
+            assert!(read.proxy.internal_address.is_loopback(), "the port in the mesh stays on loopback");
+        }
+    }
+
+    #[test]
+    fn mesh_port_stays_on_loopback() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = || Keys::from([("proxy.internalAddress", "0.0.0.0".to_owned())]);
+        for (address, given) in [([0, 0, 0, 0], Keys::new()), ([127, 0, 0, 1], named()), ([0, 0, 0, 0], named())] {
+            let plan = planned(dir.path(), address, given);
+            assert!(plan.nodes.iter().all(|node| keys(&plan, node)["proxy.internalAddress"] == "127.0.0.1"));
+        }
+    }
 }

@@ -8,11 +8,13 @@
 //! 4. No process outlives this one: it stops them in order, and if it is killed the kernel tells them. SIGHUP is passed on
 //!    once all are ready.
 //!
-//! Parts: [`plan`] decides (pure), [`config`] writes what each node reads, `ports` and `lock` find out what is taken,
+//! Parts: [`plan`] decides (pure), [`config`] writes what each node reads, `ports` and `lock` find out what is taken, `links` what
+//! leads elsewhere,
 //! `material` makes certificates, `child` is one process, `supervisor` the life of all, `progress` and [`guide`] talk.
 mod child;
 pub mod config;
 pub mod guide;
+mod links;
 mod lock;
 mod material;
 pub mod plan;

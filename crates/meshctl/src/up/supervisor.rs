@@ -3,6 +3,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use internaltls::foreign;
 use node::signals::{Terminal, listen};
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
@@ -109,7 +110,7 @@ fn reasons(body: &[u8]) -> String {
     let parsed: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let reasons = ["reasons", "not_ready"].iter().find_map(|name| parsed.get(*name)?.as_array());
     let texts: Vec<_> = reasons.into_iter().flatten().filter_map(|reason| reason.as_str()).collect();
-    if texts.is_empty() { "not ready".to_owned() } else { texts.join("; ") }
+    if texts.is_empty() { "not ready".to_owned() } else { foreign::cause(&texts.join("; ")) }
 }
 
 fn too_slow(plan: &Plan, waiting: &[Option<String>]) -> String {
@@ -240,9 +241,6 @@ impl Stop {
 /// Until a SIGHUP comes with the end of the terminal.
 async fn closed(hangup: &mut Option<unix::Signal>, terminal: Terminal) {
     let Some(hangup) = hangup else { return std::future::pending().await };
-    while hangup.recv().await.is_some() {
-        if terminal.gone() {
-            return;
-        }
-    }
+    // It may have gone before anybody listened.
+    while !terminal.gone() && hangup.recv().await.is_some() {}
 }

@@ -2,6 +2,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use internaltls::foreign;
+
 use super::Target;
 
 /// One way to knock.
@@ -77,6 +79,21 @@ pub enum Seen {
     NotTried(String),
 }
 
+impl Seen {
+    /// Escaped and cut: whoever answers a probe may be anybody.
+    fn tamed(self) -> Self {
+        match self {
+            Self::Refused(text) => Self::Refused(foreign::sentence(&text)),
+            Self::Answered(text) => Self::Answered(foreign::sentence(&text)),
+            Self::Served(text) => Self::Served(foreign::sentence(&text)),
+            Self::Silent => Self::Silent,
+            Self::Unreachable(text) => Self::Unreachable(foreign::sentence(&text)),
+            Self::Failed(text) => Self::Failed(foreign::sentence(&text)),
+            Self::NotTried(text) => Self::NotTried(foreign::cause(&text)),
+        }
+    }
+}
+
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -129,7 +146,7 @@ impl Line {
     /// The line of `probe` against `target`.
     #[must_use]
     pub fn new(target: &Target, probe: Probe, seen: Seen) -> Self {
-        let verdict = judge(probe, &seen);
+        let (verdict, seen) = (judge(probe, &seen), seen.tamed());
         Self { node: target.name.clone(), address: target.address, probe, seen, verdict }
     }
 }
@@ -159,6 +176,21 @@ mod tests {
             for seen in &surprises {
                 assert_eq!(judge(probe, seen), Verdict::Surprise, "{probe}: {seen}");
             }
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_cannot_steer_the_terminal() {
+        let target = Target {
+            name: "a".into(),
+            address: ([127, 0, 0, 1], 1).into(),
+            role: "proxy".parse().unwrap(),
+            node: None,
+        };
+        let said = "\u{1b}]0;owned\u{7}\n".to_owned() + &"x".repeat(70_000);
+        for seen in [Seen::Refused, Seen::Answered, Seen::Served, Seen::Unreachable, Seen::Failed, Seen::NotTried] {
+            let text = Line::new(&target, Probe::RightClient, seen(said.clone())).seen.to_string();
+            assert!(text.contains("owned") && !text.contains(char::is_control) && text.len() < 5_000, "{text}");
         }
     }
 

@@ -17,7 +17,7 @@ pub fn print(lines: &[Line]) -> ExitCode {
 /// The table as text, a line a probe and a summary.
 #[must_use]
 pub fn table(lines: &[Line], coloured: bool) -> String {
-    let width = lines.iter().map(|line| line.node.len()).max().unwrap_or(0).max(4);
+    let width = lines.iter().map(|line| line.node.len()).max().unwrap_or(0).clamp(4, 253);
     let mut text = format!("{:9}  {:width$}  {:21}  {:25}  SEEN\n", "", "NODE", "ADDRESS", "PROBE");
     for line in lines {
         let address = line.address.to_string();

@@ -1,13 +1,24 @@
 //! What a peer may cost when it says nothing, or answers nothing.
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use rustls::version::TLS13;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio_rustls::TlsConnector;
 
 use super::attacks::{NAME, Scene};
-use super::rig::{Rig, within};
+use super::pki::{Authority, Folder, Leaf, dialer};
+use super::rig::{Client, Rig, within};
 use crate::config::Limits;
 use crate::policy::Policy;
+use crate::transport::descriptors;
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -133,8 +144,8 @@ async fn invariant_8_silence_holds_no_place() {
 
 /// What a client of the mesh sends first.
 fn client_hello(scene: &Scene) -> Vec<u8> {
-    let name = rustls::pki_types::ServerName::try_from(NAME).unwrap();
-    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(scene.proxy()), name).unwrap();
+    let name = ServerName::try_from(NAME).unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(scene.proxy()), name).unwrap();
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();
     hello
@@ -180,4 +191,107 @@ async fn invariant_8_a_flood_of_bytes_is_cut() {
     let cut: std::io::Result<()> = within("the server closes", flooding).await;
     assert!(cut.is_err());
     scene.rig.counted("tls_handshakes_total{result=\"too-many-bytes\",resumed=\"false\",surface=\"mesh\"} 1").await;
+}
+
+/// Names the folder of the coordinator's files to the process that serves with few descriptors.
+const CONFINED: &str = "INTERNALTLS_TEST_CONFINED";
+const DESCRIPTORS: u64 = 256;
+
+/// A process of its own that serves with few descriptors.
+struct Confined {
+    process: Child,
+    told: Lines<BufReader<ChildStdout>>,
+    asked: ChildStdin,
+}
+
+impl Confined {
+    fn start(folder: &Path) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "server::tests::bounds::invariant_5_no_number_of_connections_keeps_a_peer_from_being_cut",
+            ])
+            .arg("--nocapture")
+            .env(CONFINED, folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let told = BufReader::new(process.stdout.take().unwrap()).lines();
+        let asked = process.stdin.take().unwrap();
+        Self { process, told, asked }
+    }
+
+    /// What it says after this word.
+    async fn says(&mut self, word: &str) -> String {
+        let said = async {
+            while let Some(line) = self.told.next_line().await.unwrap() {
+                if let Some(rest) = line.strip_prefix(word) {
+                    return rest.trim().to_owned();
+                }
+            }
+            panic!("it ended: {:?}", self.process.wait().await);
+        };
+        within(word, said).await
+    }
+}
+
+/// A client that is served; `None` where it is refused or nobody accepts it.
+async fn served(port: u16, config: &Arc<ClientConfig>) -> Option<Client> {
+    let dialled = async {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let name = ServerName::try_from(NAME).unwrap();
+        let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.ok()?;
+        let client = Client::over(stream).await;
+        client.is_served().await.then_some(client)
+    };
+    tokio::time::timeout(Duration::from_secs(3), dialled).await.ok().flatten()
+}
+
+/// As a process of its own: the limit is the process'.
+#[tokio::test]
+async fn invariant_5_no_number_of_connections_keeps_a_peer_from_being_cut() {
+    if let Some(folder) = std::env::var_os(CONFINED) {
+        return confined(Path::new(&folder)).await;
+    }
+    descriptors::raise();
+    let ca = Authority::new("mesh CA");
+    let (folder, greedy) = (Folder::with(&ca.node("coordinator", "c-1"), &ca.pem()), ca.node("proxy", "p-1"));
+    let config = Arc::new(dialer(&ca.pem(), Some(&greedy), &[&TLS13]));
+    let mut server = Confined::start(folder.path("").as_path());
+    let port = server.says("port ").await.parse().unwrap();
+    let list = server.says("list ").await;
+    let mut held = Vec::new();
+    while let Some(client) = served(port, &config).await {
+        held.push(client);
+        assert!(held.len() < 300, "more connections than descriptors");
+    }
+    assert!(held.len() > 100, "{} connections were all", held.len());
+    folder.distrust(&greedy);
+    std::fs::copy(folder.path("distrust"), list).unwrap();
+    server.asked.write_all(b"look\n").await.unwrap();
+    let reloaded = server.says("reloaded ").await;
+    assert!(reloaded.starts_with("Ok(Published"), "{reloaded}");
+    for client in held {
+        let _ = within("the listed peer is cut", client.connection).await.unwrap();
+    }
+    let exhausted = server.says("internaltls_accept_errors_total{kind=\"exhausted\"} ").await;
+    assert!(exhausted.parse::<u64>().unwrap() > 0, "{exhausted}");
+}
+
+/// Serves, and looks at its files when it is asked to.
+async fn confined(folder: &Path) {
+    let limit = Some(DESCRIPTORS);
+    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let own = Folder::with(&Leaf { cert: read("leaf.pem"), key: read("leaf.key") }, &read("ca.pem"));
+    let store = own.mesh_store().await;
+    let rig = Rig::tls(Arc::clone(&store), Limits::default()).await;
+    println!("\nport {}\nlist {}", rig.address.port(), own.path("distrust").display());
+    let asked = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+    asked.await.unwrap().unwrap();
+    println!("reloaded {:?}", store.reload().await);
+    println!("{}", rig.telemetry.encode());
+    std::future::pending().await
 }
