@@ -42,7 +42,7 @@ use crate::connections::{Connection, Registry};
 use crate::error::LoadError;
 use crate::policy::Policy;
 use crate::telemetry::Telemetry;
-use crate::verify::{Crl, KeyRing, Notices, Origin, SharedKey};
+use crate::verify::{Anchor, Crl, KeyRing, Notices, Origin, SharedKey};
 
 /// What a look at the files brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +191,7 @@ impl Store {
             leaf: LeafStatus::of(&generation.leaf, now),
             client_leaf: generation.client_leaf.as_ref().map(|leaf| LeafStatus::of(leaf, now)),
             cas: anchors.iter().map(|anchor| CaStatus::of(anchor, now)).collect(),
-            crls: current(&lists.crls).map(crl).collect(),
+            crls: in_force_first(current(&lists.crls, anchors).map(crl).collect()),
             lists: ListsStatus::of(&lists.distrust, &self.lists.findings(), self.lists.folder()),
             last_reload: summary.last,
             differs_since: summary.differs_since,
@@ -350,13 +350,21 @@ impl Store {
     }
 }
 
-/// On a thread of its own: a runtime that shuts down would wait for one of `spawn_blocking`, however long it blocks.
 /// Lists of intermediates are kept beside those that take their place, which is nothing to raise an alarm about.
-fn current(crls: &[Arc<Crl>]) -> impl Iterator<Item = &Crl> {
-    let yields = |crl: &Crl| crls.iter().any(|other| crl.yields_to(other));
+/// What a list says of itself hides none that a CA in use signed.
+fn current<'a>(crls: &'a [Arc<Crl>], anchors: &'a [Anchor]) -> impl Iterator<Item = &'a Crl> {
+    let is_ours = move |crl: &Crl| anchors.iter().any(|anchor| crl.is_signed_by(&anchor.facts));
+    let yields = move |crl: &Crl| crls.iter().any(|other| crl.yields_to(other)) && !is_ours(crl);
     crls.iter().map(|crl| &**crl).filter(move |crl| !yields(crl))
 }
 
+/// Those of CAs in use, then those that wait for theirs, then those of nobody known.
+fn in_force_first(mut crls: Vec<CrlStatus>) -> Vec<CrlStatus> {
+    crls.sort_by_key(|crl| ["in-use", "held-back"].iter().position(|signer| *signer == crl.signer).unwrap_or(2));
+    crls
+}
+
+/// On a thread of its own: a runtime that shuts down would wait for one of `spawn_blocking`, however long it blocks.
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
