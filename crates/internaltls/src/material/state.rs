@@ -6,8 +6,8 @@
 //!    a file of its own. The last line is the SHA-256 of all before it.
 //! 3. A file is written beside, synchronised and renamed over, the folder is synchronised, and what nothing names any more is
 //!    removed last: at every moment the folder holds what was in force before or what is now, whole.
-//! 4. While it is new, `in-force.new` is written before the CRLs that it names: CRLs without either are damage, for somebody
-//!    took `in-force` away.
+//! 4. `in-force.new` is written before the CRLs that it names, and renamed after them. So CRLs without either file are damage:
+//!    somebody took `in-force` away.
 //! 5. What is kept is compared at each look ([`Kept`]): a state that is lost while the process runs would be missed at the next
 //!    start.
 //! 6. It is believed at start alone. Others could let the distrusted in by it, so that it passes the checks of an order: ours or
