@@ -324,11 +324,39 @@ pub enum LoadError {
         /// Those of the one in force.
         in_force: String,
     },
-    /// Two CRLs of one number and time with other contents.
+    /// A CRL below the one in force that lies beside it and knows something else.
     #[error(
-        "two CRLs of `{issuer}` differ and have one rank ({rank}), so the entries of both count: publish one with a higher number"
+        "{file} holds a CRL of `{issuer}` ({rank}) that {what} the one in force ({in_force}), which has the higher number, and it is ignored: remove it if the one in force is right, or publish one with a higher number"
+    )]
+    CrlPassedOver {
+        /// Which.
+        file: MaterialFile,
+        /// Its issuer's distinguished name.
+        issuer: String,
+        /// Its number and time.
+        rank: String,
+        /// How it differs, in our words.
+        what: &'static str,
+        /// Number and time of the one in force.
+        in_force: String,
+    },
+    /// A CRL in the name of a CA of the bundle, of another key.
+    #[error(
+        "{file} holds a CRL in the name of `{issuer}`, a CA of the bundle, that none of its keys signed, and it counts for nobody: remove it, or put the CA that signed it in the bundle"
+    )]
+    CrlUnsigned {
+        /// Which.
+        file: MaterialFile,
+        /// Its issuer's distinguished name.
+        issuer: String,
+    },
+    /// Two CRLs of one number with other contents, or without a number and of one time.
+    #[error(
+        "two CRLs of `{issuer}` differ and have one rank ({rank}), so the entries of both count: publish one with a higher number in {file}"
     )]
     CrlTied {
+        /// Where one of them is, or the setting.
+        file: MaterialFile,
         /// Their issuer's distinguished name.
         issuer: String,
         /// Their number and time.
@@ -374,6 +402,14 @@ pub enum LoadError {
         folder: PathBuf,
         /// Why.
         source: FileError,
+    },
+    /// What a running process had kept is gone or changed.
+    #[error("the state file {} {what} while the process ran; it is written again: find out who does that, for a start without it may let in those who were distrusted before", .path.display())]
+    StateLost {
+        /// Which.
+        path: PathBuf,
+        /// What became of it, in our words.
+        what: &'static str,
     },
     /// The state cannot be kept.
     #[error("what is in force cannot be kept in {}, so that a restart would forget entries that the files no longer name: let uid {} write there, or set internaltls.statePath", .path.display(), rustix::process::geteuid().as_raw())]

@@ -3,7 +3,9 @@
 //! 1. Adding needs nothing. A distrust entry leaves only where the file ends in `# end COUNT` and is whole; a file that is
 //!    missing, emptied or cut off takes nothing out.
 //! 2. Of the CRLs of one issuer, key and scope the one of the highest rank ([`Crl::rank`]) is in force. A lower one is
-//!    ignored, whatever its file is called and whichever others are there. Two of one rank are both in force.
+//!    ignored, whatever its file is called and whichever others are there; where it is younger, or names somebody whom the
+//!    higher one does not, that is a finding. A number names one list: of two with one number both are in force, and that
+//!    is a finding. One that has vanished gives way to a younger one of its number that names all whom it names.
 //! 3. A CRL that vanishes stays in force until the CA that signed it leaves the bundle that is served.
 //! 4. A CRL that no CA in use signed is an intermediate's, or waits for its CA. Once a verified path has shown that an
 //!    intermediate signed it, it is proven ([`Crl::prover`]), and treated as an anchor's: the highest of the key stays,
@@ -175,7 +177,8 @@ impl Step<'_> {
         let (mut kept, mut vanished) = (Vec::new(), 0);
         for ((_, _, signer), mut group) in groups {
             // The file's name must not decide anything, nor the order of files.
-            group.sort_by(|a, b| (b.crl.rank(), b.crl.sha256).cmp(&(a.crl.rank(), a.crl.sha256)));
+            let order = |crl: &Crl| (crl.this_update, crl.sha256);
+            group.sort_by(|a, b| (b.crl.rank(), order(&b.crl)).cmp(&(a.crl.rank(), order(&a.crl))));
             match signer {
                 Signer::Known(key) => kept.extend(self.highest(group, self.is_served(&key), &mut findings)),
                 Signer::Claimed(_) => kept.extend(self.some(group, &mut vanished)),
@@ -232,11 +235,15 @@ impl Step<'_> {
     fn highest(&self, mut group: Vec<CrlInForce>, served: bool, findings: &mut Vec<LoadError>) -> Vec<CrlInForce> {
         let count = group.iter().take_while(|held| held.crl.rank() == group[0].crl.rank()).count();
         let lower = group.split_off(count);
+        let group = self.without_contained(group);
         let best = &group[0].crl;
-        if count > 1 {
-            findings.push(LoadError::CrlTied { issuer: best.issuer.clone(), rank: best.describe_rank() });
+        if group.len() > 1 {
+            let on_disk = self.seen.crls.iter().find(|seen| seen.crl.sha256 == best.sha256);
+            let file = on_disk.map_or_else(|| self.seen.setting(Part::Crl), |seen| seen.file.clone());
+            findings.push(LoadError::CrlTied { file, issuer: best.issuer.clone(), rank: best.describe_rank() });
         }
         if group.iter().any(|held| self.is_on_disk(&held.crl)) {
+            findings.extend(self.passed_over(&group, &lower));
             return group;
         }
         let on_disk = |seen: &&SeenCrl| lower.iter().any(|held| held.crl.sha256 == seen.crl.sha256);
@@ -253,6 +260,31 @@ impl Step<'_> {
         }
         findings.extend(older);
         group
+    }
+
+    /// Without those that vanished and that a younger one of the group contains.
+    fn without_contained(&self, group: Vec<CrlInForce>) -> Vec<CrlInForce> {
+        let contained = |held: &CrlInForce| group.iter().any(|other| held.crl.is_within(&other.crl));
+        let is_kept = |held: &&CrlInForce| self.is_on_disk(&held.crl) || !contained(held);
+        group.iter().filter(is_kept).cloned().collect()
+    }
+
+    /// Of the lists on disk below those in force: what is to be told of them. That an old one lies beside the next is usual, but
+    /// not that it is the younger one, or names somebody whom the next does not.
+    fn passed_over(&self, in_force: &[CrlInForce], lower: &[CrlInForce]) -> Vec<LoadError> {
+        let best: Vec<&Crl> = in_force.iter().map(|held| &*held.crl).collect();
+        let of = |SeenCrl { file, crl }: &SeenCrl| {
+            let younger = best.iter().all(|best| crl.this_update > best.this_update);
+            let what = match (younger, crl.names_more_than(&best)) {
+                (true, _) => "is younger than",
+                (_, true) => "names certificates that are not named by",
+                _ => return None,
+            };
+            let (file, issuer, rank) = (file.clone(), crl.issuer.clone(), crl.describe_rank());
+            Some(LoadError::CrlPassedOver { file, issuer, rank, what, in_force: best.first()?.describe_rank() })
+        };
+        let is_lower = |seen: &&SeenCrl| lower.iter().any(|held| held.crl.sha256 == seen.crl.sha256);
+        self.seen.crls.iter().filter(is_lower).filter_map(of).collect()
     }
 
     /// Of lists whose signer is not known, sorted by rank: all on disk, and some that were.
@@ -272,8 +304,20 @@ impl Step<'_> {
     /// What is to be told of a list on disk by itself.
     fn about(&self, SeenCrl { file, crl }: &SeenCrl) -> Option<LoadError> {
         let barred = self.anchors.iter().any(|anchor| !may_sign(anchor) && crl.is_signed_by(&anchor.facts));
-        let what = "the CA that issued it lacks the key usage cRLSign";
-        barred.then(|| LoadError::BadCrl { file: file.clone(), what })
+        if barred {
+            let what = "the CA that issued it lacks the key usage cRLSign";
+            return Some(LoadError::BadCrl { file: file.clone(), what });
+        }
+        let unsigned = || LoadError::CrlUnsigned { file: file.clone(), issuer: crl.issuer.clone() };
+        self.is_unsigned(crl).then(unsigned)
+    }
+
+    /// Whether it is in the name of a CA in use and that did not sign it, nor one that was in use. One in another name is an
+    /// intermediate's, or waits for its CA.
+    fn is_unsigned(&self, crl: &Crl) -> bool {
+        let is_ours = self.anchors.iter().any(|anchor| anchor.facts.subject_der == crl.issuer_der);
+        let was_signed = || self.before.iter().any(|held| held.anchor.is_some() && held.crl.sha256 == crl.sha256);
+        is_ours && self.anchor_of(crl).is_none() && crl.prover().is_none() && !was_signed()
     }
 }
 
@@ -318,7 +362,7 @@ mod tests {
             [
                 of(1, 0, &[7]),
                 of(1, 0, &[8]),
-                of(2, 0, &[]),
+                of(2, 0, &[7]),
                 of(2, 1, &[7]),
                 of(2, 1, &[]),
                 of(3, 0, &[8]),
@@ -341,9 +385,16 @@ mod tests {
         Pool { owners, leaves, lists }
     });
 
-    fn rank(list: usize) -> (u64, u32) {
-        let draft = &POOL.lists[list].1;
-        (draft.number, draft.this)
+    /// A number names one list.
+    fn rank(list: usize) -> u64 {
+        POOL.lists[list].1.number
+    }
+
+    /// Whether `other`, of the same number, is younger and names all whom `list` names.
+    fn contains(other: usize, list: usize) -> bool {
+        let [other, list] = [other, list].map(|at| &POOL.lists[at].1);
+        let names_all = list.listed.iter().all(|serial| other.listed.contains(serial));
+        other.number == list.number && other.this > list.this && names_all
     }
 
     fn file(part: Part) -> MaterialFile {
@@ -478,7 +529,10 @@ mod tests {
                 }
             }
             if served {
-                self.0 = self.best().into_iter().map(|list| (list, true)).collect();
+                let best = self.best();
+                let contained = |list: usize| best.iter().any(|other| contains(*other, list));
+                let is_kept = |list: &usize| look.lists.contains(list) || !contained(*list);
+                self.0 = best.iter().copied().filter(is_kept).map(|list| (list, true)).collect();
             }
         }
 
@@ -563,7 +617,7 @@ mod tests {
 
     #[test]
     fn findings_tell_what_stays_and_why() {
-        assert!(found((&[5], None), (&[0, 5], None), &[0]).is_empty(), "an old one beside the new one is usual");
+        assert!(found((&[5], None), (&[1, 5], None), &[0]).is_empty(), "an old one beside the new one is usual");
         one(found((&[5], None), (&[0], None), &[0]), "older than the one in force (number 3");
         one(found((&[5], None), (&[], None), &[0]), "no longer, and it stays in force");
         one(found((&[0], None), (&[0, 1], None), &[0]), "entries of both count");
@@ -572,6 +626,43 @@ mod tests {
         one(found((&[0], Some(&two)), (&[0], Some("")), &[0]), "lacks 2 entries");
         let ended = format!("{less}\n# end 1");
         assert!(found((&[0], Some(&two)), (&[0], Some(&ended)), &[0]).is_empty());
+    }
+
+    #[test]
+    fn invariant_9_a_crl_passed_over_is_told() {
+        one(found((&[5], None), (&[0, 5], None), &[0]), "names certificates that are not named by the one in force");
+        // Of day 1, below the one of day 0.
+        one(found((&[5], None), (&[4, 5], None), &[0]), "is younger than the one in force (number 3");
+        one(found((&[5], None), (&[4, 5], None), &[0]), "remove it");
+        assert!(found((&[], None), (&[6, 5, 1], None), &[0]).iter().all(|text| !text.contains("younger")));
+    }
+
+    #[test]
+    fn invariant_5_one_number_names_one_list() {
+        let after = |before: &[usize], now: &[usize]| {
+            let (state, _) = InForce::default().after(&seen(before, None), &anchors(&[0]), &[]);
+            let state = state.after(&seen(now, None), &anchors(&[0]), &[]).0;
+            (state.crls.len(), verdict(&state, 0, 0))
+        };
+        // The younger one of the same number names nobody.
+        assert_eq!(after(&[2], &[4]), (2, "revoked"));
+        one(found((&[2], None), (&[4], None), &[0]), "entries of both count");
+        // It names all.
+        assert_eq!(after(&[2], &[3]), (1, "revoked"));
+        assert!(found((&[2], None), (&[3], None), &[0]).is_empty());
+        assert_eq!(after(&[2], &[5]), (1, "good"), "a higher number");
+    }
+
+    #[test]
+    fn invariant_9_a_crl_that_no_ca_signed_is_told() {
+        // The list of the other CA of that name; then with its CA; then of a CA that is not in the bundle.
+        one(found((&[0], None), (&[0, 7], None), &[0]), "none of its keys signed");
+        assert!(found((&[0], None), (&[0, 7], None), &[0, 1]).is_empty());
+        assert!(found((&[0], None), (&[0, 14], None), &[0]).is_empty(), "an intermediate's");
+        // One whose CA has left.
+        let (state, _) = InForce::default().after(&seen(&[0, 7], None), &anchors(&[0, 1]), &[]);
+        let (_, findings) = state.after(&seen(&[0, 7], None), &anchors(&[0]), &[]);
+        assert!(findings.is_empty(), "{findings:#?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! 2. What is in force is decided in one place, [`in_force`](super::in_force). What can be read comes into force, whatever
 //!    cannot: that is a finding, told in status and log, and counts as a difference between disk and served.
 //! 3. What is in force is published first and kept for the next start after that ([`state`](super::state)): a disk that
-//!    hangs must not let the distrusted in.
+//!    hangs must not let the distrusted in. At each look what was kept is compared, and written again where it is lost.
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ use super::lists::Seen;
 use super::published::Published;
 use super::report::{Report, Subject};
 use super::source::{Snapshot, Source};
-use super::state::StateFolder;
+use super::state::{Kept, StateFolder};
 use super::status::WatchStatus;
 use super::store::Reloaded;
 use super::watch::{Watch, watched};
@@ -49,7 +49,7 @@ struct State {
     /// What was found by it.
     found: Vec<String>,
     /// What the state folder holds.
-    kept: Option<InForce>,
+    kept: Option<Kept>,
     watch: Watch,
 }
 
@@ -136,7 +136,7 @@ impl ListTurn {
     ) -> Self {
         let FirstLists { found, looked_at, kept, .. } = first;
         let findings = ArcSwap::default();
-        let state = Mutex::new(State { looked_at, found, kept, watch });
+        let state = Mutex::new(State { looked_at, found, kept: kept.map(Kept::new), watch });
         Self { source, beside, published, clock, folder, findings, state }
     }
 
@@ -163,10 +163,14 @@ impl ListTurn {
 
     /// Takes the turn, and gives the state of the watch where there is one. Blocks while it reads.
     pub(super) fn take(&self, report: &Report) -> (Result<Reloaded, LoadError>, Option<WatchStatus>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_empty() {
+            // Lists whose setting is gone are in force all the same.
+            if state.kept.is_some() {
+                return (self.tell(&mut state, Ok(Reloaded::Unchanged), report), None);
+            }
             return (Ok(Reloaded::Unchanged), None);
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { looked_at, found, watch, .. } = &mut *state;
         let result = watched(watch, || self.paths(), || self.read_and_publish(looked_at, found));
         let status = state.watch.status();
@@ -216,18 +220,23 @@ impl ListTurn {
         result
     }
 
-    /// Writes what is in force to the state folder, where it holds something else.
+    /// Writes what is in force to the state folder, where it holds something else. That it does so by another's hand is an error,
+    /// though it is written again.
     fn keep(&self, state: &mut State) -> Result<(), LoadError> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let in_force = self.published.lists().in_force.now_known();
         let nothing_to_keep = self.source.is_none() && state.kept.is_none();
-        let same = |kept: &InForce| *kept == in_force && kept.provers().eq(in_force.provers());
-        if nothing_to_keep || state.kept.as_ref().is_some_and(same) {
+        if nothing_to_keep {
+            return Ok(());
+        }
+        let lost = state.kept.as_mut().map_or(Ok(()), |kept| kept.compare(folder));
+        let same = |kept: &Kept| kept.state == in_force && kept.state.provers().eq(in_force.provers());
+        if lost.is_ok() && state.kept.as_ref().is_some_and(same) {
             return Ok(());
         }
         folder.save(&in_force)?;
-        state.kept = Some(in_force);
-        Ok(())
+        state.kept = Some(Kept::new(in_force));
+        lost
     }
 
     fn paths(&self) -> Vec<PathBuf> {

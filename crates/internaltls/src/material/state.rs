@@ -6,20 +6,25 @@
 //!    a file of its own, with the key of the CA that was seen to have signed it. The last line is the SHA-256 of all before it.
 //! 3. A file is written beside, synchronised and renamed over, the folder is synchronised, and what nothing names any more is
 //!    removed last: at every moment the folder holds what was in force before or what is now, whole.
-//! 4. It is read at start alone. Others could let the distrusted in by it, so that it passes the checks of an order: ours or
+//! 4. `in-force.new` is written before the CRLs that it names, and renamed after them. So CRLs without either file are damage:
+//!    somebody took `in-force` away.
+//! 5. What is kept is compared at each look ([`Kept`]): a state that is lost while the process runs would be missed at the next
+//!    start.
+//! 6. It is believed at start alone. Others could let the distrusted in by it, so that it passes the checks of an order: ours or
 //!    root's, and not writable by others. One that is damaged is an error that says how to go on; none is a first start.
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::force::hex;
 use super::in_force::{CrlInForce, InForce};
 use super::lists::from_hex;
 use super::reader::{self, Unanswered};
 use super::source::limit;
-use super::trusted::read_order;
+use super::trusted::{read_order, unanswered_at};
 use crate::error::{LoadError, Part};
 use crate::verify::{Crl, Distrust, sha256};
 
@@ -47,7 +52,7 @@ impl StateFolder {
     /// What was in force when it was last written; `None` where nothing was ever. Blocks.
     pub(super) fn load(&self) -> Result<Option<InForce>, LoadError> {
         let path = self.0.join(NAME);
-        let Some(bytes) = self.read(&path, LIMIT)? else { return Ok(None) };
+        let Some(bytes) = self.read(&path, LIMIT)? else { return self.without_orphans(&path).map(|()| None) };
         let lines = verified(&bytes).map_err(|what| self.damaged(&path, what))?;
         let mut state = InForce::default();
         let mut distrust = Distrust::default();
@@ -66,6 +71,31 @@ impl StateFolder {
         }
         state.distrust = Arc::new(distrust);
         Ok(Some(state))
+    }
+
+    /// That a folder without `in-force` never had one.
+    fn without_orphans(&self, path: &Path) -> Result<(), LoadError> {
+        let folder = self.clone();
+        match reader::call(&self.0, move || folder.has_orphans()).map_err(|none| self.unanswered(none))? {
+            Ok(true) => Err(self.damaged(path, "it is missing, and CRLs that it named are there")),
+            Ok(false) => Ok(()),
+            Err(_) => Err(self.damaged(path, "its folder cannot be read")),
+        }
+    }
+
+    fn has_orphans(&self) -> io::Result<bool> {
+        let entries = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            entries => entries?.collect::<Result<Vec<_>, _>>()?,
+        };
+        let is_crl = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|kind| kind == "crl");
+        // A first write that was cut off.
+        let first = self.0.join(NAME).with_extension("new").is_file();
+        Ok(!first && entries.iter().any(is_crl))
+    }
+
+    fn unanswered(&self, none: Unanswered) -> LoadError {
+        LoadError::StateFile { folder: self.0.clone(), source: unanswered_at(&self.0, none) }
     }
 
     fn crl(&self, hash: &[u8; 32]) -> Result<Crl, LoadError> {
@@ -104,17 +134,25 @@ impl StateFolder {
 
     fn write(&self, state: &InForce) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let name = self.0.join(NAME);
+        let beside = write_beside(&name, text(state).as_bytes())?;
+        File::open(&self.0)?.sync_all()?;
         for held in &state.crls {
             let path = self.crl_path(&held.crl.sha256);
-            // Its name is its content, checked when it was read or written.
-            if !path.is_file() {
+            if !is_whole(&path, held.crl.der()) {
                 replace(&path, held.crl.der())?;
             }
         }
-        replace(&self.0.join(NAME), text(state).as_bytes())?;
+        fs::rename(&beside, &name)?;
         File::open(&self.0)?.sync_all()?;
         self.sweep(state);
         Ok(())
+    }
+
+    /// Every file of a state; the one without a CRL is `in-force`.
+    fn files(&self, state: &InForce) -> Vec<(PathBuf, Option<Arc<Crl>>)> {
+        let crls = state.crls.iter().map(|held| (self.crl_path(&held.crl.sha256), Some(Arc::clone(&held.crl))));
+        [(self.0.join(NAME), None)].into_iter().chain(crls).collect()
     }
 
     /// Removes what is named no more. What cannot be removed does no harm.
@@ -129,12 +167,79 @@ impl StateFolder {
 
 /// All at once, and on disk when it returns but for the folder.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::rename(write_beside(path, bytes)?, path)
+}
+
+/// Gives the path that it wrote, which is on disk but for the folder.
+fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let beside = path.with_extension("new");
     let _ = fs::remove_file(&beside);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&beside, path)
+    Ok(beside)
+}
+
+/// Whether a file is as it was written: what is not would be refused at the next start.
+fn is_whole(path: &Path, bytes: &[u8]) -> bool {
+    let is_plain = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o7777 == 0o600);
+    is_plain && fs::read(path).is_ok_and(|read| read == bytes)
+}
+
+/// What tells that a file was touched, without reading it: device, inode, length and times of its content and of itself.
+/// `None` where there is none.
+type Stamp = Option<[i128; 7]>;
+
+fn stamp(path: &Path) -> Stamp {
+    let meta = fs::symlink_metadata(path).ok()?;
+    let of = [meta.dev(), meta.ino(), meta.size()].map(i128::from);
+    let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()].map(i128::from);
+    [&of[..], &times].concat().try_into().ok()
+}
+
+/// What the folder holds, as this process wrote or read it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) state: InForce,
+    /// Of its files when they were last compared byte by byte.
+    stamps: Vec<Stamp>,
+}
+
+impl Kept {
+    pub(super) fn new(state: InForce) -> Self {
+        Self { state, stamps: Vec::new() }
+    }
+
+    /// Whether the folder still holds it. Files are read where their stamps have changed. Blocks, as [`StateFolder::load`] does.
+    ///
+    /// # Errors
+    /// [`LoadError::StateLost`], or [`LoadError::StateFile`] where a file cannot be trusted any more.
+    pub(super) fn compare(&mut self, folder: &StateFolder) -> Result<(), LoadError> {
+        let files = folder.files(&self.state);
+        let paths: Vec<_> = files.iter().map(|(path, _)| path.clone()).collect();
+        let stamped = move || paths.iter().map(|path| stamp(path)).collect::<Vec<_>>();
+        let stamps = reader::call(folder.path(), stamped).map_err(|none| folder.unanswered(none))?;
+        if stamps == self.stamps && stamps.iter().all(Option::is_some) {
+            return Ok(());
+        }
+        let text = text(&self.state);
+        for (path, crl) in files {
+            let expected = crl.as_ref().map_or(text.as_bytes(), |crl| crl.der());
+            let limit = if crl.is_some() { limit(Part::Crl) } else { LIMIT };
+            match folder.read(&path, limit)? {
+                None => return Err(LoadError::StateLost { path, what: "was removed" }),
+                Some(bytes) if bytes != expected => {
+                    return Err(LoadError::StateLost { path, what: "was changed" });
+                }
+                Some(_) => {}
+            }
+        }
+        // Within one tick of the file system's clock two writes have one time.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let is_settled = |stamp: &Stamp| stamp.is_some_and(|[.., changed, _]| changed + 2 < i128::from(now));
+        self.stamps = if stamps.iter().all(is_settled) { stamps } else { Vec::new() };
+        Ok(())
+    }
 }
 
 fn text(state: &InForce) -> String {
@@ -194,7 +299,7 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::foreign::chain;
@@ -292,6 +397,50 @@ mod tests {
             fs::write(&path, &whole).unwrap();
         }
         folder.load().unwrap();
+    }
+
+    #[test]
+    fn invariant_1_crls_without_their_state_are_damage() {
+        let (_dir, folder) = folder();
+        folder.save(&state()).unwrap();
+        let path = folder.path().join(NAME);
+        let whole = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let told = chain(&error(&folder));
+        assert!(told.contains("it is missing") && told.contains("restore it, or"), "{told}");
+        // A first write that was cut off, before its last step.
+        fs::write(path.with_extension("new"), whole).unwrap();
+        assert!(folder.load().unwrap().is_none());
+    }
+
+    #[test]
+    fn invariant_9_what_is_lost_is_seen() {
+        let (_dir, folder) = folder();
+        let state = state();
+        folder.save(&state).unwrap();
+        let mut kept = Kept::new(state.clone());
+        let paths: Vec<_> = folder.files(&state).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(paths.len(), names(&folder));
+        for path in &paths {
+            let whole = fs::read(path).unwrap();
+            let harms: [(&dyn Fn(), &str); 4] = [
+                (&|| fs::remove_file(path).unwrap(), "was removed"),
+                (&|| fs::write(path, &whole[1..]).unwrap(), "was changed"),
+                (&|| fs::write(path, whole.iter().rev().copied().collect::<Vec<_>>()).unwrap(), "was changed"),
+                (&|| chmod(path, 0o666), "chmod go-w"),
+            ];
+            for (harm, what) in harms {
+                kept.compare(&folder).unwrap();
+                kept.compare(&folder).unwrap();
+                harm();
+                let told = chain(&kept.compare(&folder).unwrap_err());
+                assert!(told.contains(what), "{what}: {told}");
+                folder.save(&state).unwrap();
+                assert!(folder.load().unwrap() == Some(state.clone()), "{what}");
+            }
+        }
+        fs::remove_dir_all(folder.path()).unwrap();
+        assert!(matches!(kept.compare(&folder), Err(LoadError::StateLost { .. })));
     }
 
     #[test]

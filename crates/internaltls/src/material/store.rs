@@ -191,7 +191,7 @@ impl Store {
             leaf: LeafStatus::of(&generation.leaf, now),
             client_leaf: generation.client_leaf.as_ref().map(|leaf| LeafStatus::of(leaf, now)),
             cas: anchors.iter().map(|anchor| CaStatus::of(anchor, now)).collect(),
-            crls: current(lists).map(crl).collect(),
+            crls: in_force_first(current(lists).map(crl).collect()),
             lists: ListsStatus::of(&lists.distrust, &self.lists.findings(), self.lists.folder()),
             last_reload: summary.last,
             differs_since: summary.differs_since,
@@ -357,6 +357,12 @@ fn current(lists: &Lists) -> impl Iterator<Item = &Crl> {
     let replaces = |other: &Crl, crl: &Crl| crl.yields_to(other) && (lists.is_proven(other) || !lists.is_proven(crl));
     let yields = move |crl: &Crl| lists.crls.iter().any(|other| replaces(other, crl));
     lists.crls.iter().map(|crl| &**crl).filter(move |crl| !yields(crl))
+}
+
+/// Those of CAs in use, then those that wait for theirs, then those of nobody known.
+fn in_force_first(mut crls: Vec<CrlStatus>) -> Vec<CrlStatus> {
+    crls.sort_by_key(|crl| ["in-use", "held-back"].iter().position(|signer| *signer == crl.signer).unwrap_or(2));
+    crls
 }
 
 /// On a thread of its own: a runtime that shuts down would wait for one of `spawn_blocking`, however long it blocks.

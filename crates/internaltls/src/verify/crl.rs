@@ -151,10 +151,31 @@ impl Crl {
         self.number.as_ref()
     }
 
-    /// What tells its rank among the lists of one issuer, key and scope: the number first, then the time. A list without a
-    /// number is below every list with one, for the order must be total.
-    pub(crate) fn rank(&self) -> (Option<&Number>, SystemTime) {
-        (self.number.as_ref(), self.this_update)
+    /// What tells its rank among the lists of one issuer, key and scope: the number, which names one list (section 5.2.3),
+    /// so that of two with one number neither takes the place of the other. Lists without a number go by the time. They are
+    /// below every list with one, for the order must be total.
+    pub(crate) fn rank(&self) -> (Option<&Number>, Option<SystemTime>) {
+        let time = self.number.is_none().then_some(self.this_update);
+        (self.number.as_ref(), time)
+    }
+
+    /// Whether nothing is lost when `other`, of the same number, is in force without this one: it is younger, good for as long,
+    /// and names every certificate that this one names.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        let younger = other.this_update > self.this_update && other.next_update >= self.next_update;
+        younger && !self.names_more_than(&[other])
+    }
+
+    /// Whether it names a certificate that none of `others` names.
+    pub(crate) fn names_more_than(&self, others: &[&Self]) -> bool {
+        let named = |serial| others.iter().any(|other| other.serials.holds(serial));
+        (0..self.serials.len()).any(|at| !named(self.serials.get(at)))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn without_number(mut self) -> Self {
+        self.number = None;
+        self
     }
 
     /// The rank, for people.

@@ -207,15 +207,27 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_number_counts_then_the_time() {
+    fn lists_without_a_number_go_by_time() {
+        let ca = ca("ca");
+        let list = |draft: &Draft| Arc::new(Crl::read(ca.list_der(draft)).unwrap().without_number());
+        for (this, expected) in [(3, "good"), (0, "revoked")] {
+            let (one, other) = (list(&draft(5, &[7])), list(&Draft { this, ..draft(5, &[]) }));
+            assert_eq!(label(&lists(&[&one, &other]), &[&ca.leaf(7), &ca.facts], 4), expected, "of day {this}");
+        }
+        let (numbered, younger) = (ca.list(&draft(1, &[7])), list(&Draft { this: 3, ..draft(5, &[]) }));
+        assert_eq!(label(&lists(&[&numbered, &younger]), &[&ca.leaf(7), &ca.facts], 4), "revoked");
+    }
+
+    #[test]
+    fn invariant_5_the_highest_number_counts_and_names_one_list() {
         let ca = ca("ca");
         let (listing, clean) = (draft(5, &[7]), draft(5, &[]));
         let cases = [
             (Draft { number: 6, ..clean.clone() }, "good"),
             (Draft { number: 4, this: 3, ..clean.clone() }, "revoked"),
             (Draft { number: 0x0100, ..clean.clone() }, "good"),
-            (Draft { this: 3, ..clean.clone() }, "good"),
-            (clean, "revoked"),
+            (Draft { this: 3, ..clean.clone() }, "revoked"),
+            (clean.clone(), "revoked"),
         ];
         for (other, expected) in cases {
             let (one, other) = (ca.list(&listing), ca.list(&other));

@@ -316,6 +316,108 @@ async fn writes_nothing_without_a_list() {
     nothing_found(&store);
 }
 
+/// What is kept is removed while the process runs, then a publisher empties the list and the process starts anew.
+#[tokio::test]
+async fn invariant_9_a_state_that_is_lost_is_written_again() {
+    let stage = Stage::new();
+    stage.distrust(&[stage.key(0)]);
+    stage.crl("1", 7, &[1]);
+    let refused = ["distrusted", "revoked", "good"];
+    let store = stage.start().await.unwrap();
+    look(&store).await;
+    nothing_found(&store);
+    let (state, name) = (stage.state(), stage.state().join("in-force"));
+    let whole = fs::read(&name).unwrap();
+    let harms: [&dyn Fn(); 4] = [
+        &|| fs::remove_file(&name).unwrap(),
+        &|| fs::write(&name, &whole[..10]).unwrap(),
+        &|| fs::read_dir(&state).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap()),
+        &|| fs::remove_dir_all(&state).unwrap(),
+    ];
+    for (at, harm) in harms.into_iter().enumerate() {
+        harm();
+        look(&store).await;
+        finding(&store, if at == 1 { "in-force was changed" } else { "in-force was removed" });
+        assert_eq!(fs::read(&name).unwrap(), whole, "{at}");
+        look(&store).await;
+        nothing_found(&store);
+    }
+    drop(store);
+    stage.distrust(&[]);
+    stage.crl("1", 6, &[]);
+    assert_eq!(stage.seen(&stage.start().await.unwrap()), refused);
+    // Lists whose settings are gone are kept no less.
+    let store = stage.start_with(stage.folder.files()).await.unwrap();
+    fs::remove_dir_all(&state).unwrap();
+    look(&store).await;
+    assert!(
+        store.status().lists.findings.iter().any(|text| text.contains("was removed")),
+        "{:#?}",
+        store.status().lists
+    );
+    drop(store);
+    assert_eq!(stage.seen(&stage.start_with(stage.folder.files()).await.unwrap()), refused);
+}
+
+#[tokio::test]
+async fn invariant_1_no_start_with_crls_whose_state_is_gone() {
+    let stage = Stage::new();
+    drop(stage.start().await.unwrap());
+    fs::remove_file(stage.state().join("in-force")).unwrap();
+    let told = chain(&stage.start().await.map(|store| store.status()).unwrap_err());
+    assert!(told.contains("it is missing") && told.contains(&format!("remove {}", stage.state().display())), "{told}");
+}
+
+/// Of another key, under the name and the key identifier of ours.
+#[tokio::test]
+async fn invariant_9_a_forged_crl_hides_none() {
+    let stage = Stage::new();
+    stage.crl("1", 7, &[0]);
+    let store = stage.start().await.unwrap();
+    let forged = stage.ca.numbered_crl(99, &[], stage.clock.now() + HOUR);
+    // The last line lies within the signature.
+    let mut lines: Vec<_> = forged.lines().map(str::to_owned).collect();
+    let last = lines.len() - 2;
+    let other = if lines[last].starts_with('A') { "B" } else { "A" };
+    lines[last].replace_range(..1, other);
+    stage.folder.put("crls/0.pem", lines.join("\n") + "\n");
+    look(&store).await;
+    assert_eq!(stage.seen(&store), ["revoked", "good", "good"]);
+    let shown = store.status().crls;
+    let shown: Vec<_> = shown.iter().map(|crl| (crl.number.as_deref(), crl.signer)).collect();
+    assert_eq!(shown, [(Some("7"), "in-use"), (Some("99"), "unknown")]);
+    finding(&store, "none of its keys signed");
+    fs::remove_file(stage.folder.path("crls/0.pem")).unwrap();
+    look(&store).await;
+    nothing_found(&store);
+}
+
+#[tokio::test]
+async fn invariant_9_a_younger_crl_of_a_lower_number_is_told() {
+    let stage = Stage::new();
+    stage.crl("1", 7, &[]);
+    let store = stage.start().await.unwrap();
+    stage.crl("0", 6, &[1]);
+    look(&store).await;
+    assert_eq!(stage.seen(&store), ["good"; 3]);
+    finding(&store, "crls/0.pem");
+    finding(&store, "names certificates that are not named by the one in force (number 7");
+    stage.clock.advance(HOUR / 2);
+    stage.crl("0", 6, &[]);
+    look(&store).await;
+    finding(&store, "is younger than the one in force (number 7");
+    // Of the same number.
+    fs::remove_file(stage.folder.path("crls/0.pem")).unwrap();
+    stage.crl("1", 8, &[1]);
+    look(&store).await;
+    nothing_found(&store);
+    stage.clock.advance(HOUR / 2);
+    stage.crl("1", 8, &[]);
+    look(&store).await;
+    assert_eq!(stage.seen(&store), ["good", "revoked", "good"]);
+    finding(&store, "entries of both count");
+}
+
 /// As on a read-only root file system: it runs, and says that a restart would forget.
 #[tokio::test]
 async fn a_state_that_cannot_be_written_is_a_finding() {
@@ -388,7 +490,7 @@ async fn invariant_5_forged_lists_of_an_intermediate_push_nothing_out() {
     stage.folder.put("crls/2.pem", [9, 10, 11].map(forged).concat());
     let store = stage.start().await.unwrap();
     let issuers: Vec<_> = store.status().crls.into_iter().map(|crl| crl.issuer).collect();
-    assert_eq!(issuers, ["CN=middle", "CN=middle", "CN=mesh ca"], "the proven one, and the highest of the others");
+    assert_eq!(issuers, ["CN=mesh ca", "CN=middle", "CN=middle"], "those in use, then the proven one and the highest of the others");
     fs::remove_file(stage.folder.path("crls/2.pem")).unwrap();
     look(&store).await;
     drop(store);
