@@ -490,7 +490,11 @@ async fn invariant_5_forged_lists_of_an_intermediate_push_nothing_out() {
     stage.folder.put("crls/2.pem", [9, 10, 11].map(forged).concat());
     let store = stage.start().await.unwrap();
     let issuers: Vec<_> = store.status().crls.into_iter().map(|crl| crl.issuer).collect();
-    assert_eq!(issuers, ["CN=mesh ca", "CN=middle", "CN=middle"], "those in use, then the proven one and the highest of the others");
+    assert_eq!(
+        issuers,
+        ["CN=mesh ca", "CN=middle", "CN=middle"],
+        "those in use, then the proven one and the highest of the others"
+    );
     fs::remove_file(stage.folder.path("crls/2.pem")).unwrap();
     look(&store).await;
     drop(store);
