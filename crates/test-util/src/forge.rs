@@ -4,7 +4,7 @@
 //!    right, so that a parser reaches what it is to stumble over.
 //! 2. An attacker has the private key of its own leaf and of no CA of ours. A signature that it cannot make is [`Forged::unsigned`]:
 //!    of the right form and size, so that verifying it costs as much as verifying a good one.
-//! 3. [`chains`] is what listeners and diallers are to refuse cheaply. Every chain of it fits into the 64 KiB that a handshake
+//! 3. `chains` is what listeners and diallers are to refuse cheaply. Every chain of it fits into the 64 KiB that a handshake
 //!    message may have.
 use std::time::Duration;
 

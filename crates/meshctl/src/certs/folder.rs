@@ -7,7 +7,7 @@
 //! 2. Flat, as people keep them: each file is replaced by a rename. The key goes first, the leaf last: programs that look
 //!    at one file for changes look at the leaf, and by then its key is there. Whoever reads between the two sees a key that
 //!    does not fit, which internaltls takes for what it is and reads again.
-//! 3. What is replaced keeps its owner, group and mode, and what is new is its folder's owner's: [`dir`](super::dir) sees to it.
+//! 3. What is replaced keeps its owner, group and mode, and what is new is its folder's owner's: `dir` sees to it.
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};

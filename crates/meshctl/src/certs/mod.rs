@@ -6,7 +6,7 @@
 //! 3. A reader sees an old pair or a new one: a versioned folder is replaced by one rename of one symlink.
 //! 4. Nothing is overwritten by `init`; everything is on disk (files and folders synced) before it is named.
 //!
-//! Parts: [`authority`] signs; [`successor`] (pure) repeats what a leaf said; `proof` (pure) judges whether it may; [`folder`] writes, by [`dir`](mod@dir), which sees to whose files they are; [`mod@init`] and [`renew`] are the commands on both; [`check`] and [`show`] read.
+//! Parts: [`authority`] signs; [`successor`] (pure) repeats what a leaf said; `proof` (pure) judges whether it may; [`folder`] writes, by `dir`, which sees to whose files they are; [`mod@init`] and [`renew`] are the commands on both; [`check`] and [`show`] read.
 pub mod authority;
 pub mod check;
 pub(crate) mod der;

@@ -1,6 +1,6 @@
 //! The status of a cluster as JSON: `processes` and `connections`.
 //!
-//! What a process tells is foreign text, and it is escaped and cut where it is read: [`Answer::read`].
+//! What a process tells is foreign text, and it is escaped and cut where it is read: `Answer::read`.
 use internaltls::foreign;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
